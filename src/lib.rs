@@ -20,8 +20,10 @@
 pub mod config;
 pub mod courier;
 pub mod identity;
+pub mod limits;
 pub mod messaging;
 pub mod protocol;
+pub mod realtime;
 pub mod store;
 pub mod telemetry;
 pub mod updates;
