@@ -135,11 +135,9 @@ impl Identity {
     pub async fn profile_by_email(&self, email: &str) -> Result<Option<Uuid>, IdentityError> {
         let index = self.sealer.email_index(email);
         reading(
-            sqlx::query_scalar(
-                "SELECT p.id FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.email_bidx = $1",
-            )
-            .bind(index.as_slice())
-            .fetch_optional(&self.pool),
+            sqlx::query_scalar("SELECT p.id FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.email_bidx = $1")
+                .bind(index.as_slice())
+                .fetch_optional(&self.pool),
         )
         .await
     }

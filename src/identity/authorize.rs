@@ -153,7 +153,9 @@ mod tests {
 
     #[test]
     fn statuses() {
-        use Action::{Comment, CreateGroupThread, CreatePost, LogIn, OpenDirectThread, OpenSocket, Read, WriteInThread};
+        use Action::{
+            Comment, CreateGroupThread, CreatePost, LogIn, OpenDirectThread, OpenSocket, Read, WriteInThread,
+        };
         let all = [LogIn, Read, OpenSocket, Comment, OpenDirectThread, WriteInThread, CreateGroupThread, CreatePost];
         let table = [
             (UserStatus::Active, [true; 8]),

@@ -114,9 +114,7 @@ fn hash_now(argon2: &Argon2<'_>, password: &str) -> Result<String, IdentityError
 }
 
 fn is_stale(stored: &PasswordHash, cost: PasswordCost) -> bool {
-    Params::try_from(stored).map_or(true, |params| {
-        params.m_cost() != cost.memory_kib || params.t_cost() != cost.passes
-    })
+    Params::try_from(stored).map_or(true, |params| params.m_cost() != cost.memory_kib || params.t_cost() != cost.passes)
 }
 
 #[cfg(test)]

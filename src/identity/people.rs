@@ -103,8 +103,11 @@ impl Identity {
                 Some(row) if row.live && row.profile_id == access.profile_id => {
                     let standing =
                         Standing { role: row.role, status: row.status, suspended_until: row.suspended_until };
-                    let person =
-                        Arc::new(Person { profile_id: row.profile_id, display_name: row.display_name.clone(), standing });
+                    let person = Arc::new(Person {
+                        profile_id: row.profile_id,
+                        display_name: row.display_name.clone(),
+                        standing,
+                    });
                     self.people.put(access.session_id, Arc::clone(&person), read_at_ms);
                     Ok(person)
                 }

@@ -22,10 +22,7 @@ impl Sealer {
     pub fn new(keys: &Keys) -> Result<Self, IdentityError> {
         let unbound =
             UnboundKey::new(&AES_256_GCM_SIV, &keys.sealing).map_err(|_| IdentityError::Crypto("sealing key"))?;
-        Ok(Self {
-            key: LessSafeKey::new(unbound),
-            blind_index: hmac::Key::new(hmac::HMAC_SHA256, &keys.blind_index),
-        })
+        Ok(Self { key: LessSafeKey::new(unbound), blind_index: hmac::Key::new(hmac::HMAC_SHA256, &keys.blind_index) })
     }
 
     /// `version | nonce | ciphertext | tag` of `plain`, bound to its place.

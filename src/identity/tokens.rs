@@ -90,13 +90,7 @@ impl Tokens {
     }
 
     /// A token for `session_id` that lives `ttl_ms` from `now_ms` (both milliseconds), rounded up to a whole second.
-    pub fn issue(
-        &self,
-        profile_id: Uuid,
-        session_id: Uuid,
-        now_ms: i64,
-        ttl_ms: u64,
-    ) -> Result<String, IdentityError> {
+    pub fn issue(&self, profile_id: Uuid, session_id: Uuid, now_ms: i64, ttl_ms: u64) -> Result<String, IdentityError> {
         let ttl_ms = i64::try_from(ttl_ms).unwrap_or(i64::MAX / 4);
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -155,11 +149,7 @@ impl Tokens {
                 _ => IdentityError::Unauthenticated("the access token is not valid"),
             })?
             .claims;
-        Ok(Access {
-            profile_id: claims.sub,
-            session_id: claims.sid,
-            expires_at_ms: claims.exp.saturating_mul(1000),
-        })
+        Ok(Access { profile_id: claims.sub, session_id: claims.sid, expires_at_ms: claims.exp.saturating_mul(1000) })
     }
 
     fn remembered(&self, key: &[u8; 32]) -> Option<Access> {
