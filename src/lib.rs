@@ -19,6 +19,7 @@
 
 pub mod config;
 pub mod courier;
+pub mod http;
 pub mod identity;
 pub mod limits;
 pub mod messaging;
