@@ -1,1 +1,6 @@
+//! Integration tests: the true application against a real, private Postgres.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod identity;
+mod identity_tokens;
+mod support;
