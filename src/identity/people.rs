@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::authorize::{Standing, Subject};
+use super::authorize::{Action, Resource, Standing, Subject, authorize};
 use super::{Access, Identity, IdentityError, now_ms, reading};
 use crate::protocol::codes::Refusal;
 use crate::protocol::types::{UserRole, UserStatus};
@@ -31,6 +31,14 @@ impl Person {
     /// The person as the one who acts, for [`super::authorize`].
     pub fn subject(&self) -> Subject {
         Subject { profile_id: self.profile_id, standing: self.standing }
+    }
+
+    /// [`authorize`] for something of one's own, now. A socket asks for [`Action::OpenSocket`] after every `auth`.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn may(&self, action: Action) -> Result<(), Refusal> {
+        authorize(&self.subject(), action, Resource::Own, Utc::now())
     }
 }
 
