@@ -300,8 +300,7 @@ async fn nothing_secret_lies_in_the_tables() {
     let mut dump = String::new();
     for table in &tables {
         let sql = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t");
-        let rows: String =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&database.owner).await.unwrap();
+        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&database.owner).await.unwrap();
         dump.push_str(&rows);
     }
     assert!(dump.contains(text(&ana, "sessionId")) && tables.len() >= 8, "the dump must hold the rows");
@@ -329,6 +328,31 @@ async fn answers_carry_ids_headers_and_documents() {
     assert!(document["components"]["schemas"]["ProblemBody"].is_object());
     let (_, keys) = node.call("GET", "/.well-known/jwks.json", None, None).await;
     assert_eq!((&keys["keys"][0]["crv"], &keys["keys"][0]["alg"]), (&json!("Ed25519"), &json!("EdDSA")));
+}
+
+/// sqlx 0.9 loses the next write of a connection whose `begin` was cancelled; no cancelled request may get that far.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_go_away_cost_nobody_a_write() {
+    let database = Database::new().await;
+    let node = Node::start(&database, &["--limits=off"]).await;
+    let ana = register(&node, "ana").await;
+    let access = node.identity.verify_access(text(&ana, "accessToken")).unwrap();
+    let mut tickets = 0;
+    let mut cancelled = 0;
+    for round in 0..200_u64 {
+        let identity = Arc::clone(&node.identity);
+        let token = text(&ana, "refreshToken").to_owned();
+        let request = tokio::spawn(async move { identity.refresh(&token).await.is_ok() });
+        tokio::time::sleep(Duration::from_micros(round * 7 % 900)).await;
+        request.abort();
+        cancelled += u32::from(request.await.is_err());
+        node.identity.create_ticket(access).await.unwrap();
+        tickets += 1;
+    }
+    assert!(cancelled > 20, "only {cancelled} were cancelled in flight");
+    node.pool.close().await;
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM ws_tickets").fetch_one(&database.owner).await.unwrap();
+    assert_eq!(kept, tickets);
 }
 
 /// Forwards to Postgres; can go deaf (takes connections and bytes, gives nothing) or cut everything.
