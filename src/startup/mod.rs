@@ -121,13 +121,14 @@ pub async fn run(
     let watched = safety_state.clone();
     let unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync> =
         Arc::new(move || (!watched.is_safe()).then(|| "a setting that loses acknowledged commits".to_owned()));
+    let checker = Arc::new(SendChecker::new(&keys.message_mac));
     let rates = Arc::new(RateLimiter::new(config.sends_per_10s, config.limits_on()));
     let product = Arc::new(Product {
         identity: identity.clone(),
         pool: pool.clone(),
         welcomes: Welcomes::start(pool.clone()),
         batcher: Batcher::start(send_pool, announcer.clone()),
-        checker: SendChecker::new(&keys.message_mac),
+        checker: checker.clone(),
         rates,
         publisher: announcer.clone(),
         unsafe_database: unsafe_database.clone(),
@@ -144,7 +145,7 @@ pub async fn run(
     let config = Arc::new(config);
     let ports = Ports {
         sender: product,
-        checker: Arc::new(SendChecker::new(&keys.message_mac)),
+        checker,
         publisher: announcer,
         epoch: Arc::new(move || epoch.to_string()),
     };
