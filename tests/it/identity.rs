@@ -300,8 +300,7 @@ async fn nothing_secret_lies_in_the_tables() {
     let mut dump = String::new();
     for table in &tables {
         let sql = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t");
-        let rows: String =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&database.owner).await.unwrap();
+        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&database.owner).await.unwrap();
         dump.push_str(&rows);
     }
     assert!(dump.contains(text(&ana, "sessionId")) && tables.len() >= 8, "the dump must hold the rows");

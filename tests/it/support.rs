@@ -199,13 +199,7 @@ impl Node {
         (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
     }
 
-    pub async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        token: Option<&str>,
-        body: Option<Value>,
-    ) -> reqwest::Response {
+    pub async fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> reqwest::Response {
         let mut request = self.client.request(method.parse().unwrap(), format!("{}{path}", self.url));
         if let Some(token) = token {
             request = request.bearer_auth(token);
