@@ -129,6 +129,7 @@ const stripText = byId('connection-text');
 const stripRetry = byId('connection-retry');
 let countdown = null;
 let retrying = false;
+let tried = false;
 
 function showState({ state, retryAt, code, reason }) {
   strip.dataset.state = state;
@@ -142,18 +143,22 @@ function showState({ state, retryAt, code, reason }) {
   else if (code === 4403) haus.logout();
   else if (code === 4409) stripText.textContent = 'Opened on too many devices. This one was let go.';
   else if (stopped) stripText.textContent = `Connection ended (${reason ?? code}).`;
-  else if (retryAt === undefined) stripText.textContent = 'Connecting …';
-  else countDown(retryAt);
+  else if (retryAt !== undefined || tried) countDown(retryAt ?? Date.now());
+  else stripText.textContent = 'Connecting …';
+  tried = state === 'offline' && (tried || retrying);
 }
 
 // Said once to a screen reader: the seconds are not announced.
 function countDown(retryAt) {
-  const seconds = document.createElement('span');
-  seconds.setAttribute('aria-hidden', 'true');
-  stripText.replaceChildren('Offline. What you write is kept and sent later. ', seconds);
+  if (!stripText.querySelector('span')) {
+    const seconds = document.createElement('span');
+    seconds.setAttribute('aria-hidden', 'true');
+    stripText.replaceChildren('Offline. What you write is kept and sent later. ', seconds);
+  }
+  const seconds = stripText.querySelector('span');
   const tick = () => {
     const left = Math.ceil((retryAt - Date.now()) / 1000);
-    seconds.textContent = left > 1 ? `Next try in ${left} s` : '';
+    seconds.textContent = left > 1 ? `Next try in ${left} s` : 'Trying now …';
   };
   tick();
   countdown = setInterval(tick, 1000);

@@ -322,6 +322,8 @@ export class Haus extends Emitter {
 
   #created(thread, message) {
     if (message.senderId === this.#store.selfId && message.nonce) this.#queue.confirm(message.nonce);
+    const typing = this.#typing.get(thread.id);
+    if (typing) typing.ids = typing.ids.filter((id) => id !== message.senderId);
     this.emit('message', { thread, message });
   }
 
