@@ -42,10 +42,11 @@ function route() {
   if (!signedIn) return;
   const threadId = /^#\/t\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
   byId('hub').dataset.pane = threadId === null ? 'list' : 'conversation';
+  const before = conversation.id;
   list.select(threadId);
   conversation.show(threadId);
   if (threadId !== null) conversation.focus();
-  else document.querySelector('.thread')?.focus({ preventScroll: true });
+  else list.focus(before);
   title();
 }
 

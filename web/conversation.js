@@ -153,9 +153,10 @@ export class Conversation {
     const words = !thread.loaded ? 'Loading messages …'
       : this.#olderFailed ? 'Earlier messages could not be loaded.'
       : thread.hasOlder && thread.messages.length > 0 ? 'Loading earlier messages …'
-      : thread.messages.length === 0 ? 'Nobody has said a word yet. Open the floor.'
+      : thread.messages.length === 0 ? 'Nobody has walked yet. Open the floor.'
       : `This is where ${threadName(thread)} begins.`;
     byId('top-text').textContent = words;
+    this.#scroller.classList.toggle('bare', thread.loaded && thread.messages.length === 0 && this.#haus.pending(thread.id).length === 0);
     byId('top-retry').hidden = !this.#olderFailed;
   }
 

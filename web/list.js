@@ -34,6 +34,11 @@ export class ThreadList {
     this.render();
   }
 
+  /** Puts the focus on a conversation of the list; the first one if that is not there. */
+  focus(threadId) {
+    (this.#items.get(threadId) ?? this.#list.firstElementChild)?.firstElementChild.focus({ preventScroll: true });
+  }
+
   /** The id `step` places after the one on screen. */
   neighbour(step) {
     const ids = [...this.#list.children].map((item) => item.firstElementChild.dataset.threadId);
@@ -75,7 +80,7 @@ export class ThreadList {
     const last = thread.last;
     const waiting = this.#haus.pending(thread.id).filter(({ state }) => state !== 'sent').at(-1);
     const text = waiting ? `${waiting.state === 'failed' ? 'Not sent' : 'You'}: ${waiting.body.content}`
-      : last ? this.#lastText(thread, last) : thread.row.no === 0 ? 'Nobody has said a word yet' : '';
+      : last ? this.#lastText(thread, last) : thread.row.no === 0 ? 'Nobody has walked yet' : '';
     const shown = JSON.stringify([name, text, thread.unread, thread.row.lastMessageAt, thread.id === this.#current, new Date().getDate()]);
     const anchor = item.firstElementChild;
     if (item.dataset.shown === shown) return;
