@@ -1,1 +1,30 @@
+//! `haus`: a real-time messaging and notification hub.
+//!
+//! Bounded contexts, each a folder. Arrows point downward only; `tests/it/tidy.rs` scans the imports and fails on an
+//! arrow that is not in this table:
+//!
+//! | module      | may use                                                                      |
+//! |-------------|------------------------------------------------------------------------------|
+//! | `cli`       | everything                                                                   |
+//! | `startup`   | everything but `cli`                                                         |
+//! | `http`      | `identity messaging realtime courier store protocol updates limits config telemetry shutdown` |
+//! | `realtime`  | `courier protocol updates limits telemetry` and traits it declares itself    |
+//! | `messaging` | `store protocol updates telemetry`                                           |
+//! | `identity`  | `store protocol telemetry`                                                   |
+//! | `courier`   | `updates telemetry`                                                          |
+//! | `limits`    | `telemetry`                                                                  |
+//! | `store`     | `config telemetry`                                                           |
+//! | `updates`   | `protocol`                                                                   |
+//! | `protocol` `config` `telemetry` `shutdown` | nothing here                                  |
 
+pub mod config;
+pub mod courier;
+pub mod http;
+pub mod identity;
+pub mod limits;
+pub mod messaging;
+pub mod protocol;
+pub mod realtime;
+pub mod store;
+pub mod telemetry;
+pub mod updates;
