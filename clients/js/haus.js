@@ -38,6 +38,7 @@ export class Haus extends Emitter {
   #reader;
   #typing = new Map();
   #focus = null;
+  #caps = [];
   #dirty = new Set();
   #listDirty = false;
   #flushing = false;
@@ -242,9 +243,9 @@ export class Haus extends Emitter {
     this.#reader.read(threadId, no);
   }
 
-  /** Tells others in the thread; `on` lasts six seconds. */
+  /** Tells others in the thread, where the server can; `on` lasts six seconds. */
   typing(threadId, on) {
-    this.#connection.tell('typing', { threadId, on });
+    if (this.#caps.includes('typing')) this.#connection.tell('typing', { threadId, on });
   }
 
   /** Who is typing in a thread, by profile id. */
@@ -268,6 +269,7 @@ export class Haus extends Emitter {
   }
 
   #authenticated(ok) {
+    this.#caps = ok.caps ?? [];
     this.#catchUp.authed(ok);
     for (const { peer } of ok.threads) this.people.learn(peer);
     this.people.learn(ok.profile);

@@ -17,7 +17,8 @@ export class Reader {
   #parts;
   #opened = new Map();
   #older = new Map();
-  #previews = new Set();
+  // The newest `no` a preview was asked for at: an answer may be empty (nothing one may see).
+  #previews = new Map();
   #reads = new Map();
   #listTimer = null;
 
@@ -68,7 +69,10 @@ export class Reader {
   reset(threadId) {
     const entry = this.#opened.get(threadId);
     if (entry && this.#ready) this.#load(threadId, entry);
-    else if (this.#thread(threadId)?.stream.pos === null) this.preview(threadId);
+    else if (this.#thread(threadId)?.stream.pos === null) {
+      this.#previews.delete(threadId);
+      this.preview(threadId);
+    }
   }
 
   forget(threadId) {
@@ -79,6 +83,7 @@ export class Reader {
   clear(error) {
     for (const { reject } of this.#opened.values()) reject(error);
     this.#opened.clear();
+    this.#previews.clear();
   }
 
   /** A page of older messages in front; calls meanwhile share it. */
@@ -93,8 +98,8 @@ export class Reader {
   async preview(threadId) {
     const thread = this.#thread(threadId);
     const needless = thread === null || thread.row.no === 0 || (thread.messages.length > 0 && thread.stream.pos !== null);
-    if (needless || this.#previews.has(threadId)) return;
-    this.#previews.add(threadId);
+    if (needless || this.#previews.get(threadId) === thread.row.no) return;
+    this.#previews.set(threadId, thread.row.no);
     const read = thread.beginRead();
     try {
       const ok = await this.ask('history', { threadId, before: thread.row.no + 1, limit: 1 });
@@ -102,7 +107,6 @@ export class Reader {
       this.#parts.touch(threadId);
     } catch {
       thread.abandonRead(read);
-    } finally {
       this.#previews.delete(threadId);
     }
   }

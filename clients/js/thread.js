@@ -127,7 +127,7 @@ export class Thread {
     const page = this.#finishRead(handle, ok);
     if (this.messages[0]?.no !== before) return;
     this.#merge(page);
-    this.hasOlder = ok.hasMore;
+    this.hasOlder = ok.hasMore && page.length > 0;
   }
 
   /** The newest message alone, for a list: taken only if nothing is held, so that the window has no hole. */

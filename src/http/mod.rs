@@ -6,6 +6,7 @@ pub mod auth_routes;
 pub mod extract;
 pub mod idempotency;
 pub mod middleware;
+pub mod page;
 pub mod problem;
 pub mod profile_routes;
 pub mod rate_limit;
