@@ -14,6 +14,9 @@ const COUNT_FROM = 300;
 /** `typing` is told at most so often, milliseconds. */
 const TYPING_EVERY_MS = 3_000;
 
+/** So long after a touch, a key or an opening somebody is taken to be there, even if another window has the focus. */
+const PRESENT_MS = 30_000;
+
 const byId = (id) => document.getElementById(id);
 
 export class Conversation {
@@ -27,6 +30,7 @@ export class Conversation {
   #olderFailed = false;
   #loadingOlder = false;
   #typingToldAt = 0;
+  #actedAt = 0;
   #drafts = new Map();
 
   #section = byId('conversation');
@@ -61,6 +65,9 @@ export class Conversation {
     document.addEventListener('visibilitychange', () => this.#attention());
     window.addEventListener('focus', () => this.#attention());
     window.addEventListener('blur', () => this.#attention());
+    for (const act of ['pointerdown', 'keydown', 'input', 'wheel']) {
+      this.#section.addEventListener(act, () => (this.#actedAt = Date.now()), { passive: true, capture: true });
+    }
   }
 
   get id() {
@@ -78,6 +85,7 @@ export class Conversation {
     this.#section.hidden = threadId === null;
     if (threadId === null) return;
     this.#freshAfter = null;
+    this.#actedAt = Date.now();
     this.#atEnd = true;
     this.#missed = 0;
     this.#olderFailed = false;
@@ -215,7 +223,7 @@ export class Conversation {
   }
 
   #attentive() {
-    return document.visibilityState === 'visible' && document.hasFocus();
+    return document.visibilityState === 'visible' && (document.hasFocus() || Date.now() - this.#actedAt < PRESENT_MS);
   }
 
   #attention() {

@@ -86,6 +86,7 @@ export class Haus extends Emitter {
       transmit: ({ threadId, nonce, body }) =>
         this.#connection.command('message.send', { threadId, nonce, ...body }, { repeat: false }),
       changed: (id) => this.#touch(id),
+      position: (id) => this.#store.position(id),
       clock: this.#clock,
       random: this.#random,
     });

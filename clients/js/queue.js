@@ -28,6 +28,7 @@ export class SendQueue {
   #prefix = null;
   #transmit;
   #changed;
+  #position;
   #clock;
   #random;
   #live = false;
@@ -35,12 +36,15 @@ export class SendQueue {
 
   /**
    * @param {{storage: Storage, transmit: (item: Pending) => Promise<object>, changed: (threadId: string) => void,
+   *          position: (threadId: string) => number | null,
    *          clock: {now(): number, setTimeout(f: Function, ms: number): any}, random: () => number}} parts
+   *   `position`: up to which seq a thread is applied
    */
-  constructor({ storage, transmit, changed, clock, random }) {
+  constructor({ storage, transmit, changed, position, clock, random }) {
     this.#storage = storage;
     this.#transmit = transmit;
     this.#changed = changed;
+    this.#position = position;
     this.#clock = clock;
     this.#random = random;
   }
@@ -153,6 +157,7 @@ export class SendQueue {
       item.ok = ok;
       this.#forget(item);
       this.#changed(item.threadId);
+      this.settle(item.threadId, this.#position(item.threadId) ?? 0);
     }
     this.#pump(item.threadId);
   }

@@ -10,9 +10,10 @@ function queue(storage = new MemoryStorage()) {
   const clock = new TestClock();
   const sent = [];
   const transmit = (item) => new Promise((resolve, reject) => sent.push({ item, resolve, reject }));
-  const made = new SendQueue({ storage, transmit, changed: () => {}, clock, random: () => 0.5 });
+  const position = { of: 0 };
+  const made = new SendQueue({ storage, transmit, changed: () => {}, position: () => position.of, clock, random: () => 0.5 });
   made.load('me');
-  return { made, sent, clock, storage };
+  return { made, sent, clock, storage, position };
 }
 
 const texts = (items) => items.map(({ body }) => body.content);
@@ -89,6 +90,16 @@ test('an acknowledged message is shown until its update is applied, but is not k
   made.settle('t1', 16);
   assert.equal(made.of('t1').length, 1);
   made.settle('t1', 17);
+  assert.equal(made.of('t1').length, 0);
+});
+
+test('one whose update is applied already goes with its reply (another tab had sent it)', async () => {
+  const { made, sent, position } = queue();
+  made.setLive(true);
+  made.add('t1', { content: 'a' });
+  position.of = 17;
+  sent[0].resolve({ ...ok(7), dup: true });
+  await settle();
   assert.equal(made.of('t1').length, 0);
 });
 
