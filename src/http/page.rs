@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-/// What the page may load and reach: its own files and its own server. `ws:` of the same host is covered by `'self'`
-/// (CSP Level 3, 6.7.2.8); Trusted Types make writing markup from text impossible.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+/// What the page may load and reach: its own files and its own server. Trusted Types make writing markup from text
+/// impossible. Not every browser counts the own host's web sockets as `'self'`, so these are named, see [`policy`].
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; connect-src 'self'";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -69,11 +69,10 @@ pub fn page_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
 fn serve(asset: &'static Asset, tag: &str, headers: &HeaderMap) -> Response {
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let unchanged = known.is_some_and(|list| list.split(',').any(|one| one.trim().trim_start_matches("W/") == tag));
-    let mut response =
-        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
+    let mut response = if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
-    out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    out.insert(header::CONTENT_SECURITY_POLICY, policy(headers.get(header::HOST)));
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(value) = HeaderValue::from_str(tag) {
         out.insert(header::ETAG, value);
@@ -81,17 +80,26 @@ fn serve(asset: &'static Asset, tag: &str, headers: &HeaderMap) -> Response {
     response
 }
 
+/// The policy with the sockets of the host that was asked, if that is a plain host and port.
+fn policy(host: Option<&HeaderValue>) -> HeaderValue {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+    host.and_then(|host| host.to_str().ok())
+        .filter(|host| host.bytes().all(plain))
+        .and_then(|host| HeaderValue::from_str(&format!("{POLICY} ws://{host} wss://{host}")).ok())
+        .unwrap_or(HeaderValue::from_static(POLICY))
+}
+
 /// A name of the content: FNV-1a, enough to tell versions of one file apart.
 fn etag(body: &str) -> String {
-    let hash = body.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = body
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("\"{hash:016x}\"")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ASSETS, FILES, etag, serve};
+    use super::{ASSETS, FILES, POLICY, etag, policy, serve};
     use axum::http::{HeaderMap, StatusCode, header};
 
     #[test]
@@ -101,7 +109,10 @@ mod tests {
             for entry in std::fs::read_dir(root.join(folder)).expect("the folder") {
                 let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
                 let served = [".html", ".css", ".js", ".svg"].iter().any(|end| name.ends_with(end));
-                assert!(!served || FILES.contains(&format!("{folder}/{name}").as_str()), "{folder}/{name} is not in the list");
+                assert!(
+                    !served || FILES.contains(&format!("{folder}/{name}").as_str()),
+                    "{folder}/{name} is not in the list"
+                );
             }
         }
     }
@@ -118,6 +129,14 @@ mod tests {
                 assert!(!asset.body.contains(forbidden), "{} uses {forbidden}", asset.path);
             }
         }
+    }
+
+    #[test]
+    fn the_policy_names_the_sockets_of_a_plain_host_alone() {
+        let of = |host: &str| policy(Some(&host.parse().expect("a header"))).to_str().expect("text").to_owned();
+        assert!(of("haus.example:8080").ends_with("connect-src 'self' ws://haus.example:8080 wss://haus.example:8080"));
+        assert_eq!(of("evil; script-src *"), POLICY);
+        assert_eq!(policy(None), POLICY);
     }
 
     #[test]
