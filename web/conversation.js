@@ -13,6 +13,8 @@ const CONTENT_MAX = 4_000;
 const COUNT_FROM = 300;
 /** `typing` is told at most so often, milliseconds. */
 const TYPING_EVERY_MS = 3_000;
+/** Members named under the title. */
+const NAMES_SHOWN = 3;
 
 /** So long after a touch, a key or an opening somebody is taken to be there, even if another window has the focus. */
 const PRESENT_MS = 30_000;
@@ -144,17 +146,26 @@ export class Conversation {
     this.#read();
   }
 
-  #head({ row, id }) {
-    const name = threadName({ row });
+  #head(thread) {
+    const { row, id } = thread;
+    const name = threadName(thread);
     byId('title').textContent = name;
     paintAvatar(byId('title-avatar'), row.peer?.id ?? id, name, row.type === 'DIRECT');
-    const people = row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
-    byId('subtitle').textContent = { DIRECT: 'Just the two of you', HOUSE: `House · ${people}`, ANNOUNCE: `Announcements · ${people}` }[row.type] ?? people;
+    const kind = { DIRECT: 'Just the two of you', HOUSE: 'House', ANNOUNCE: 'Announcements' }[row.type];
+    byId('subtitle').textContent = row.type === 'DIRECT' ? kind : [kind, this.#memberNames(thread)].filter(Boolean).join(' · ');
     const closed = row.isArchived ? 'This conversation is closed.' : row.canSend ? '' : 'Only moderators write here.';
     byId('composer-form').hidden = closed !== '';
     byId('closed').hidden = closed === '';
     byId('closed').textContent = closed;
     this.#composer.placeholder = row.type === 'DIRECT' ? `Say something to ${name}` : 'Say something';
+  }
+
+  #memberNames({ members, row, selfId }) {
+    const names = [...members.values()].filter(({ profileId }) => profileId !== selfId).map(({ displayName }) => displayName).filter(Boolean);
+    const shown = names.slice(0, NAMES_SHOWN);
+    const rest = row.memberCount - 1 - shown.length;
+    if (shown.length === 0) return row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
+    return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ');
   }
 
   #top(thread) {

@@ -128,6 +128,13 @@ async function scenario(browser) {
   await once(b, `answer from B ${run}`);
   await once(a, `answer from B ${run}`);
   step('one message each way');
+
+  const markup = `<img src=x onerror="document.title='run'"> <b>bold</b> ${run}`;
+  await say(b, markup);
+  await once(a, markup);
+  const ran = await a.value(`document.querySelectorAll('[data-test=message] :is(img, b)').length > 0 || document.title === 'run'`);
+  if (ran) throw new Error('A: a message was read as markup');
+  step('a message is text, whatever is in it');
   await shoot(a, 'conversation', DESKTOP);
   await shoot(a, 'conversation-dark', [...DESKTOP, { dark: true }]);
   await shoot(a, 'conversation-phone', PHONE);
