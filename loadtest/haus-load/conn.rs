@@ -61,13 +61,6 @@ pub enum Phase {
     Ended,
 }
 
-impl Phase {
-    /// Whether it is on the way from opened to live.
-    pub fn is_handshake(self) -> bool {
-        !matches!(self, Self::Idle | Self::Live | Self::Ended)
-    }
-}
-
 /// A socket's position in one thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Slot {

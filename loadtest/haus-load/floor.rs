@@ -77,7 +77,7 @@ pub fn run(plan: FloorPlan, reporter: &mut Reporter) -> Result<Value, LoadError>
     let target = Target::parse(&format!("http://127.0.0.1:{}", line.trim()))?;
 
     let peer = FloorPeer { rooms: plan.rooms, frame_bytes: plan.frame_bytes };
-    let nobody = Person { token: String::new(), threads: Vec::new() };
+    let nobody = Person::default();
     let in_flight = match plan.pace {
         Pace::Closed { in_flight } => in_flight,
         Pace::Open { .. } => 0,

@@ -209,7 +209,7 @@ impl Engine {
         }
         if std::mem::take(&mut self.conns[i].resuming) {
             self.resumed += 1;
-            self.tally.remote.record(self.conns[i].dialed_ns, now_ns());
+            self.tally.resumes.record(self.conns[i].dialed_ns, now_ns());
         }
     }
 

@@ -4,6 +4,7 @@
 mod cli;
 mod clock;
 mod conn;
+mod database_floor;
 mod directory;
 mod drive;
 mod engine;
@@ -18,8 +19,10 @@ mod paced;
 mod procfs;
 mod replies;
 mod report;
+mod resume;
 mod scan;
 mod schedule;
+mod slow;
 mod tally;
 mod tokens;
 
@@ -52,7 +55,8 @@ fn run(cli: Cli) -> Result<bool, LoadError> {
         Command::Connect(common) => idle::storm(&common),
         Command::Floor(args) => floor_alone(&args),
         Command::FloorServer { mode } => floor_server::serve(mode).map(|()| true),
-        Command::Resume(_) | Command::Slow(_) => Err(LoadError::Usage("comes with the next step".to_owned())),
+        Command::Resume(args) => resume::run(&args),
+        Command::Slow(args) => slow::run(&args),
     }
 }
 

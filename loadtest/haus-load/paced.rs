@@ -2,6 +2,7 @@
 
 use crate::cli::{Common, Paced, pace};
 use crate::conn::{Target, make_room};
+use crate::database_floor;
 use crate::directory::ID_BYTES;
 use crate::drive::{Plan, connect_all, drive};
 use crate::engine::Engine;
@@ -12,7 +13,7 @@ use crate::outgoing::{FLOOR_FRAME_MIN, Peer, Until};
 use crate::procfs::round;
 use crate::report::{Reporter, merge};
 use crate::schedule::Pace;
-use crate::tokens;
+use crate::tokens::{self, Person};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -69,10 +70,15 @@ impl Shape {
 /// An engine for a server: targets, people and sockets of the command line.
 pub fn engine_for(common: &Common, in_flight: u64) -> Result<Engine, LoadError> {
     make_room(common.sockets)?;
-    let path = common.tokens.as_ref().ok_or_else(|| LoadError::Usage("--tokens is needed".to_owned()))?;
-    let people = tokens::load(path, common.sockets.max(1))?;
+    let people = people_of(common)?;
     let targets = common.url.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
     Engine::new(Peer::Haus, targets, people, common.sockets, in_flight)
+}
+
+/// The people of the tokens file, no more than there are sockets.
+fn people_of(common: &Common) -> Result<Vec<Person>, LoadError> {
+    let path = common.tokens.as_ref().ok_or_else(|| LoadError::Usage("--tokens is needed".to_owned()))?;
+    tokens::load(path, common.sockets.max(1))
 }
 
 /// The pairs that send: for one thread every member of the largest, for many each socket with each of its threads, well mixed.
@@ -109,11 +115,15 @@ fn mix(pairs: &mut [(u32, u32)]) {
 
 /// Runs the scenario; the report says whether it was clean.
 pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
-    if args.floor && !matches!(shape, Shape::Fanout | Shape::Rooms) {
-        return Err(LoadError::Usage("--floor goes with fanout and rooms; sends and hot have --floor-db".to_owned()));
+    let is_durable = matches!(shape, Shape::Sends | Shape::Hot);
+    if is_durable == args.floor_db.is_none() && args.floor || !is_durable && args.floor_db.is_some() {
+        return Err(LoadError::Usage("fanout and rooms have --floor; sends and hot have --floor-db, alone or with --floor".to_owned()));
     }
     let common = &args.common;
     let mut reporter = Reporter::new(common.json);
+    if let (Some(url), false) = (&args.floor_db, args.floor) {
+        return database_alone(args, shape, url, reporter);
+    }
     let pace = pace(common.rate, common.in_flight, shape.usual_in_flight())?;
     let until = args.until.unwrap_or(shape.until());
     let ring = match (pace, until) {
@@ -133,7 +143,7 @@ pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
     plan.seconds = common.seconds;
 
     let rooms = used.len() as u32;
-    let floors = Floors { args, shape, pace, rooms, members, frame_bytes };
+    let floors = Floors { args, shape, pace, rooms, members, frame_bytes, people: engine.people.clone() };
     let mut runs = floors.run(&mut reporter)?;
     let figures = drive(&mut engine, &plan, &mut reporter)?;
     runs.extend(floors.run(&mut reporter)?);
@@ -149,6 +159,15 @@ pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
     report["checks"] = engine.tally.checks();
     reporter.last(&report)?;
     Ok(clean)
+}
+
+/// Only the floor of durable sends.
+fn database_alone(args: &Paced, shape: Shape, url: &str, mut reporter: Reporter) -> Result<bool, LoadError> {
+    let people = people_of(&args.common)?;
+    let mut report = database_floor::run(url, &people, shape.is_one_thread(), args.floor_seconds)?;
+    merge(&mut report, json!({"final": true, "scenario": shape.name()}));
+    reporter.last(&report)?;
+    Ok(true)
 }
 
 /// Sends for a while without counting it; returns how long the server's frames are.
@@ -177,11 +196,15 @@ struct Floors<'a> {
     rooms: u32,
     members: u64,
     frame_bytes: usize,
+    people: Vec<Person>,
 }
 
 impl Floors<'_> {
     /// Each floor once; nothing without `--floor`.
     fn run(&self, reporter: &mut Reporter) -> Result<Vec<Value>, LoadError> {
+        if let (Some(url), true) = (&self.args.floor_db, self.args.floor) {
+            return Ok(vec![database_floor::run(url, &self.people, self.shape.is_one_thread(), self.args.floor_seconds)?]);
+        }
         let modes: &[Mode] = match self.shape {
             _ if !self.args.floor => &[],
             Shape::Rooms => &[Mode::OneWrite],
@@ -201,16 +224,16 @@ impl Floors<'_> {
 
 /// The run against the mean of each floor before and after: deliveries a second, and CPU of the process named `haus` per delivery.
 fn ratios(figures: &Value, runs: &[Value]) -> Value {
-    let mut ratios = json!({});
-    for mode in [Mode::OneWrite, Mode::Coalesced] {
-        let mean = |field: &str| {
-            let values: Vec<f64> = runs.iter().filter(|run| run["mode"] == mode.name()).filter_map(|run| run[field].as_f64()).collect();
-            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-        };
-        let over = |value: &Value, floor: Option<f64>| Some(round(value.as_f64()? / floor.filter(|f| *f > 0.0)?, 3));
-        ratios[mode.name()] = json!({
-            "deliveries": over(&figures["deliveriesPerS"], mean("deliveriesPerS")),
-            "cpuPerDelivery": over(&figures["processes"]["haus"]["cpuUsPerDelivery"], mean("cpuUsPerDelivery")),
+    let mean = |mode: &str, field: &str| {
+        let values: Vec<f64> = runs.iter().filter(|run| run["mode"] == mode).filter_map(|run| run[field].as_f64()).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let over = |value: &Value, floor: Option<f64>| Some(round(value.as_f64()? / floor.filter(|f| *f > 0.0)?, 3));
+    let mut ratios = json!({"database": {"sends": over(&figures["ackedPerS"], mean("database", "rowsPerS"))}});
+    for mode in [Mode::OneWrite.name(), Mode::Coalesced.name()] {
+        ratios[mode] = json!({
+            "deliveries": over(&figures["deliveriesPerS"], mean(mode, "deliveriesPerS")),
+            "cpuPerDelivery": over(&figures["processes"]["haus"]["cpuUsPerDelivery"], mean(mode, "cpuUsPerDelivery")),
         });
     }
     ratios

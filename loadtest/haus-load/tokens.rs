@@ -5,9 +5,12 @@ use serde::Deserialize;
 use std::path::Path;
 
 /// One person who can log in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Person {
+    /// Profile id.
+    #[serde(default)]
+    pub profile_id: String,
     /// Access token.
     pub token: String,
     /// Threads of this seed that the person is a member of.
