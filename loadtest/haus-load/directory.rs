@@ -47,6 +47,11 @@ impl Directory {
         Self { ring, ..Self::default() }
     }
 
+    /// Whether it knows when a message has reached everybody.
+    pub fn follows_arrival(&self) -> bool {
+        self.ring > 0
+    }
+
     /// Index and key of the thread with this id, added when new.
     pub fn intern(&mut self, id: &str) -> Result<(u32, u64), LoadError> {
         let id: [u8; ID_BYTES] =

@@ -50,6 +50,7 @@ impl Engine {
         let unanswered = counts.offered - counts.acked - counts.refused;
         match until {
             Until::Acked => unanswered,
+            Until::Delivered if !self.directory.follows_arrival() => unanswered,
             Until::Delivered => unanswered.max(counts.offered.saturating_sub(counts.complete)),
         }
     }
