@@ -40,6 +40,11 @@ pub enum Command {
     Slow(Slow),
     /// A floor alone, without any server
     Floor(Floor),
+    /// Prints the table of budgets from labelled reports (`{"row":…,"report":…}` a line); exit code 1 when one is missed
+    Table {
+        /// File of reports; - is standard input
+        file: PathBuf,
+    },
     /// The process behind a floor; started by the program itself
     #[command(hide = true)]
     FloorServer {

@@ -1,6 +1,7 @@
 //! `haus-load`: the project's own load generator. One epoll loop drives thousands of authenticated sockets, counts every position it
 //! is sent, and measures latency from the *intended* send time; both floors of the budgets are built in. See `loadtest/README.md`.
 
+mod budgets;
 mod cli;
 mod clock;
 mod conn;
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> Result<bool, LoadError> {
         Command::Idle(common) => idle::idle(&common),
         Command::Connect(common) => idle::storm(&common),
         Command::Floor(args) => floor_alone(&args),
+        Command::Table { file } => budgets::print(&file),
         Command::FloorServer { mode } => floor_server::serve(mode).map(|()| true),
         Command::Resume(args) => resume::run(&args),
         Command::Slow(args) => slow::run(&args),
