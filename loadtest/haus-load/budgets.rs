@@ -36,138 +36,89 @@ struct Budget {
     bound: Bound,
 }
 
-const ONE_WRITE: &str = "one-write";
-const COALESCED: &str = "coalesced";
-const DATABASE: &str = "database";
+/// A row judged by its value.
+const fn plain(row: &'static str, title: &'static str, value: &'static str, bound: Bound) -> Budget {
+    Budget { row, title, value, less: None, floor: None, judged: Judged::Value, bound }
+}
+
+/// A row judged by the ratio of `value` to `field` of the floor `mode`; the ratio stands at `ratio` of the report.
+const fn against(
+    row: &'static str,
+    title: &'static str,
+    value: &'static str,
+    floor: (&'static str, &'static str),
+    ratio: &'static str,
+    bound: Bound,
+) -> Budget {
+    Budget { row, title, value, less: None, floor: Some(floor), judged: Judged::Ratio(ratio), bound }
+}
+
+const DELIVERIES: &str = "/deliveriesPerS";
+const TO_COALESCED: (&str, &str) = ("coalesced", "deliveriesPerS");
+const TO_DATABASE: (&str, &str) = ("database", "rowsPerS");
+const ACKED: &str = "/ackedPerS";
 
 /// The budgets that this generator measures, in the order they are printed.
 const BUDGETS: [Budget; 14] = [
+    against(
+        "fanout-32",
+        "1,000 members, 32 in flight: deliveries/s",
+        DELIVERIES,
+        TO_COALESCED,
+        "/ratios/coalesced/deliveries",
+        Bound::AtLeast(0.7),
+    ),
+    against(
+        "fanout-4",
+        "1,000 members, 4 in flight: deliveries/s",
+        DELIVERIES,
+        TO_COALESCED,
+        "/ratios/coalesced/deliveries",
+        Bound::AtLeast(0.8),
+    ),
+    against(
+        "rooms-64",
+        "100 threads of 10, 64 in flight: deliveries/s",
+        DELIVERIES,
+        ("one-write", "deliveriesPerS"),
+        "/ratios/one-write/deliveries",
+        Bound::AtLeast(0.9),
+    ),
+    against(
+        "paced",
+        "5,000 sockets, paced: server CPU a delivery, µs",
+        "/processes/haus/cpuUsPerDelivery",
+        ("one-write", "cpuUsPerDelivery"),
+        "/ratios/one-write/cpuPerDelivery",
+        Bound::AtMost(1.15),
+    ),
+    against(
+        "sends",
+        "sends, 2,000 threads of 2: acked/s against the call",
+        ACKED,
+        TO_DATABASE,
+        "/ratios/database/sends",
+        Bound::AtLeast(0.6),
+    ),
+    plain("sends", "sends, 2,000 threads of 2: acked/s", ACKED, Bound::AtLeast(20_000.0)),
+    plain("sends", "sends, 2,000 threads of 2: ack p99, ms", "/ackMs/p99", Bound::AtMost(25.0)),
+    against(
+        "hot",
+        "sends, one hot thread: acked/s against the call",
+        ACKED,
+        TO_DATABASE,
+        "/ratios/database/sends",
+        Bound::AtLeast(0.6),
+    ),
+    plain("hot", "sends, one hot thread: acked/s", ACKED, Bound::AtLeast(20_000.0)),
+    plain("idle", "memory an idle socket with 20 threads, KiB", "/memory/haus/perSocketKiB", Bound::AtMost(2.0)),
+    plain("delivery-100k", "delivery p99 at 100,000 deliveries/s, ms", "/deliveryMs/p99", Bound::AtMost(10.0)),
     Budget {
-        row: "fanout-32",
-        title: "1,000 members, 32 in flight: deliveries/s",
-        value: "/deliveriesPerS",
-        less: None,
-        floor: Some((COALESCED, "deliveriesPerS")),
-        judged: Judged::Ratio("/ratios/coalesced/deliveries"),
-        bound: Bound::AtLeast(0.7),
-    },
-    Budget {
-        row: "fanout-4",
-        title: "1,000 members, 4 in flight: deliveries/s",
-        value: "/deliveriesPerS",
-        less: None,
-        floor: Some((COALESCED, "deliveriesPerS")),
-        judged: Judged::Ratio("/ratios/coalesced/deliveries"),
-        bound: Bound::AtLeast(0.8),
-    },
-    Budget {
-        row: "rooms-64",
-        title: "100 threads of 10, 64 in flight: deliveries/s",
-        value: "/deliveriesPerS",
-        less: None,
-        floor: Some((ONE_WRITE, "deliveriesPerS")),
-        judged: Judged::Ratio("/ratios/one-write/deliveries"),
-        bound: Bound::AtLeast(0.9),
-    },
-    Budget {
-        row: "paced",
-        title: "5,000 sockets, paced: server CPU a delivery, µs",
-        value: "/processes/haus/cpuUsPerDelivery",
-        less: None,
-        floor: Some((ONE_WRITE, "cpuUsPerDelivery")),
-        judged: Judged::Ratio("/ratios/one-write/cpuPerDelivery"),
-        bound: Bound::AtMost(1.15),
-    },
-    Budget {
-        row: "sends",
-        title: "sends, 2,000 threads of 2: acked/s against the call",
-        value: "/ackedPerS",
-        less: None,
-        floor: Some((DATABASE, "rowsPerS")),
-        judged: Judged::Ratio("/ratios/database/sends"),
-        bound: Bound::AtLeast(0.6),
-    },
-    Budget {
-        row: "sends",
-        title: "sends, 2,000 threads of 2: acked/s",
-        value: "/ackedPerS",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtLeast(20_000.0),
-    },
-    Budget {
-        row: "sends",
-        title: "sends, 2,000 threads of 2: ack p99, ms",
-        value: "/ackMs/p99",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtMost(25.0),
-    },
-    Budget {
-        row: "hot",
-        title: "sends, one hot thread: acked/s against the call",
-        value: "/ackedPerS",
-        less: None,
-        floor: Some((DATABASE, "rowsPerS")),
-        judged: Judged::Ratio("/ratios/database/sends"),
-        bound: Bound::AtLeast(0.6),
-    },
-    Budget {
-        row: "hot",
-        title: "sends, one hot thread: acked/s",
-        value: "/ackedPerS",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtLeast(20_000.0),
-    },
-    Budget {
-        row: "idle",
-        title: "memory an idle socket with 20 threads, KiB",
-        value: "/memory/haus/perSocketKiB",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtMost(2.0),
-    },
-    Budget {
-        row: "delivery-100k",
-        title: "delivery p99 at 100,000 deliveries/s, ms",
-        value: "/deliveryMs/p99",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtMost(10.0),
-    },
-    Budget {
-        row: "cross-node",
-        title: "cross-node delivery: p99 added, ms",
-        value: "/deliveryOtherUrlMs/p99",
         less: Some("/deliveryMs/p99"),
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtMost(3.0),
+        ..plain("cross-node", "cross-node delivery: p99 added, ms", "/deliveryOtherUrlMs/p99", Bound::AtMost(3.0))
     },
-    Budget {
-        row: "resume",
-        title: "sockets of a killed node resumed on another, s",
-        value: "/resumedS",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtMost(5.0),
-    },
-    Budget {
-        row: "connect",
-        title: "connect + auth + ready: sockets/s",
-        value: "/readyPerS",
-        less: None,
-        floor: None,
-        judged: Judged::Value,
-        bound: Bound::AtLeast(8_000.0),
-    },
+    plain("resume", "sockets of a killed node resumed on another, s", "/resumedS", Bound::AtMost(5.0)),
+    plain("connect", "connect + auth + ready: sockets/s", "/readyPerS", Bound::AtLeast(8_000.0)),
 ];
 
 /// Prints the table of `file` (`-`: standard input); true when every measured budget is met and every run was clean.
@@ -191,8 +142,10 @@ pub fn print(file: &Path) -> Result<bool, LoadError> {
 fn parse(text: &str) -> Result<Vec<(String, Value)>, LoadError> {
     let mut runs = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let mut run: Value = serde_json::from_str(line).map_err(|e| LoadError::Usage(format!("line {}: {e}", number + 1)))?;
-        let row = run["row"].as_str().ok_or_else(|| LoadError::Usage(format!("line {}: no row", number + 1)))?.to_owned();
+        let mut run: Value =
+            serde_json::from_str(line).map_err(|e| LoadError::Usage(format!("line {}: {e}", number + 1)))?;
+        let row =
+            run["row"].as_str().ok_or_else(|| LoadError::Usage(format!("line {}: no row", number + 1)))?.to_owned();
         runs.push((row, run["report"].take()));
     }
     Ok(runs)
@@ -221,7 +174,8 @@ struct Row {
 fn judge(budget: &Budget, runs: &[(String, Value)]) -> Row {
     let reports: Vec<&Value> = runs.iter().filter(|(row, _)| row == budget.row).map(|(_, report)| report).collect();
     let at = |report: &Value, place: &str| report.pointer(place).and_then(Value::as_f64);
-    let value = |report: &&Value| Some(at(report, budget.value)? - budget.less.map_or(Some(0.0), |less| at(report, less))?);
+    let value =
+        |report: &&Value| Some(at(report, budget.value)? - budget.less.map_or(Some(0.0), |less| at(report, less))?);
     let values: Vec<f64> = reports.iter().filter_map(value).collect();
     let floors = |(mode, field): (&str, &str)| {
         let all = reports.iter().filter_map(|report| report["floors"].as_array()).flatten();
@@ -243,7 +197,15 @@ fn judge(budget: &Budget, runs: &[(String, Value)]) -> Row {
         Some(true) => Verdict::Met,
         Some(false) => Verdict::Missed,
     };
-    Row { title: budget.title, values, median, floor: budget.floor.and_then(floors), ratio, bound: budget.bound, verdict }
+    Row {
+        title: budget.title,
+        values,
+        median,
+        floor: budget.floor.and_then(floors),
+        ratio,
+        bound: budget.bound,
+        verdict,
+    }
 }
 
 /// The middle value; of an even number the mean of the middle two.
@@ -259,7 +221,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let figure = |value: f64| if value.abs() >= 1000.0 { format!("{value:.0}") } else { round(value, 3).to_string() };
+        let figure =
+            |value: f64| if value.abs() >= 1000.0 { format!("{value:.0}") } else { round(value, 3).to_string() };
         let maybe = |value: Option<f64>| value.map_or("-".to_owned(), figure);
         let values: Vec<String> = self.values.iter().map(|value| figure(*value)).collect();
         let asked = match self.bound {

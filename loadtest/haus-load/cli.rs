@@ -36,6 +36,8 @@ pub enum Command {
     Connect(Common),
     /// All sockets are cut (or their node is killed) and resume, messages having been sent meanwhile
     Resume(Resume),
+    /// Read marks and the coalesced receipts they cause
+    Receipts(Common),
     /// Normal readers beside some that stop reading for the whole time and catch up afterwards
     Slow(Slow),
     /// A floor alone, without any server
@@ -179,7 +181,9 @@ impl Common {
 /// Open loop for a rate, closed loop for a number in flight, `usual` in flight for neither.
 pub fn pace(rate: Option<f64>, in_flight: Option<u64>, usual: u64) -> Result<Pace, LoadError> {
     match (rate, in_flight) {
-        (Some(rate), _) if !(rate > 0.0 && rate.is_finite()) => Err(LoadError::Usage("--rate must be above 0".to_owned())),
+        (Some(rate), _) if !(rate > 0.0 && rate.is_finite()) => {
+            Err(LoadError::Usage("--rate must be above 0".to_owned()))
+        }
         (_, Some(0)) => Err(LoadError::Usage("--in-flight must be above 0".to_owned())),
         (Some(per_second), most) => Ok(Pace::Open { per_second, most: most.unwrap_or(u64::MAX) }),
         (None, most) => Ok(Pace::Closed { in_flight: most.unwrap_or(usual) }),

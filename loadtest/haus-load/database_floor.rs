@@ -20,7 +20,8 @@ const SHAPES: [(usize, usize); 3] = [(256, 1), (128, 2), (64, 2)];
 /// Measures each shape for `seconds`, over all threads of the file, or its largest alone.
 pub fn run(url: &str, people: &[Person], one_thread: bool, seconds: f64) -> Result<Value, LoadError> {
     let threads = members_by_thread(people, one_thread)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(crate::error::doing("runtime"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(crate::error::doing("runtime"))?;
     let mut shapes = Vec::new();
     for (rows, connections) in SHAPES {
         if connections <= threads.len() {
@@ -48,7 +49,13 @@ fn members_by_thread(people: &[Person], one_thread: bool) -> Result<Vec<(Uuid, V
     if threads.is_empty() { Err(LoadError::Usage("--tokens names no threads".to_owned())) } else { Ok(threads) }
 }
 
-async fn measure(url: &str, threads: &[(Uuid, Vec<Uuid>)], rows: usize, connections: usize, seconds: f64) -> Result<Value, LoadError> {
+async fn measure(
+    url: &str,
+    threads: &[(Uuid, Vec<Uuid>)],
+    rows: usize,
+    connections: usize,
+    seconds: f64,
+) -> Result<Value, LoadError> {
     let mut ready = Vec::new();
     for lane in 0..connections {
         // No thread is in two lanes, as in the server's batcher.
@@ -69,11 +76,18 @@ async fn measure(url: &str, threads: &[(Uuid, Vec<Uuid>)], rows: usize, connecti
     }
     let elapsed = now_ns() - start;
     let call_ms = elapsed as f64 / 1e6 * connections as f64 / calls.max(1) as f64;
-    Ok(json!({"rowsPerCall": rows, "connections": connections, "rowsPerS": per_second(committed, elapsed), "meanCallMs": round(call_ms, 2)}))
+    Ok(
+        json!({"rowsPerCall": rows, "connections": connections, "rowsPerS": per_second(committed, elapsed), "meanCallMs": round(call_ms, 2)}),
+    )
 }
 
 /// One connection, one call after another until `end`; returns rows committed and calls made.
-async fn lane(mut connection: PgConnection, threads: Vec<(Uuid, Vec<Uuid>)>, rows: usize, end: u64) -> Result<(u64, u64), LoadError> {
+async fn lane(
+    mut connection: PgConnection,
+    threads: Vec<(Uuid, Vec<Uuid>)>,
+    rows: usize,
+    end: u64,
+) -> Result<(u64, u64), LoadError> {
     let checker = SendChecker::new(&[7; 32]);
     let content = "x".repeat(CONTENT_BYTES);
     let (mut committed, mut calls, mut at) = (0, 0, 0usize);

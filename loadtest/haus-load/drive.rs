@@ -42,7 +42,12 @@ pub struct Plan {
 }
 
 /// Opens every socket of `which` and waits until each is live or has ended. Returns nanoseconds from the first dial to the last.
-pub fn connect(engine: &mut Engine, which: &[usize], dialing: Dialing, reporter: &mut Reporter) -> Result<u64, LoadError> {
+pub fn connect(
+    engine: &mut Engine,
+    which: &[usize],
+    dialing: Dialing,
+    reporter: &mut Reporter,
+) -> Result<u64, LoadError> {
     reporter.stage("connecting", which.len() as u64);
     let pace = match dialing.per_second {
         Some(per_second) => Pace::Open { per_second, most: dialing.at_once as u64 },
@@ -80,7 +85,11 @@ pub fn connect_all(engine: &mut Engine, dialing: Dialing, reporter: &mut Reporte
     let elapsed = connect(engine, &all, dialing, reporter)?;
     if engine.live < all.len() {
         let (closed, errors) = (&engine.tally.closed, &engine.tally.errors);
-        return Err(LoadError::Failed(format!("{} of {} sockets live; closed {closed:?}, errors {errors:?}", engine.live, all.len())));
+        return Err(LoadError::Failed(format!(
+            "{} of {} sockets live; closed {closed:?}, errors {errors:?}",
+            engine.live,
+            all.len()
+        )));
     }
     Ok(elapsed)
 }
@@ -153,7 +162,10 @@ pub fn drive(engine: &mut Engine, plan: &Plan, reporter: &mut Reporter) -> Resul
 /// Waits until nothing is owed any more, or too long.
 fn drain(engine: &mut Engine) -> Result<(), LoadError> {
     let end = now_ns() + DRAIN_NS;
-    while now_ns() < end && engine.live > 0 && (engine.tally.missing_acks() > 0 || engine.tally.missing_deliveries() > 0) {
+    while now_ns() < end
+        && engine.live > 0
+        && (engine.tally.missing_acks() > 0 || engine.tally.missing_deliveries() > 0)
+    {
         engine.turn(end)?;
     }
     Ok(())

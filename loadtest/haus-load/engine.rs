@@ -5,19 +5,13 @@ use crate::clock::{Alarm, SECOND_NS, now_ns};
 use crate::conn::{Conn, FIRST_SEND_ID, Phase, Target, open};
 use crate::directory::Directory;
 use crate::error::{LoadError, doing};
-use crate::frame::{CLOSE, Front, PING, PONG, TEXT, front, put_client_header};
 use crate::outgoing::Peer;
 use crate::tally::Tally;
 use crate::tokens::Person;
+use crate::transfer::BUFFER_BYTES;
 use mio::{Events, Interest, Poll, Token};
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 
-/// Bytes asked for in one `read`.
-const READ_BYTES: usize = 256 * 1024;
-/// The longest frame taken; longer ones end the socket.
-const FRAME_LIMIT: usize = 4 * 1024 * 1024;
-/// A socket's own buffers are given back when empty and larger than this.
-const KEEP_BYTES: usize = 4 * 1024;
 /// Readiness reports taken in one turn.
 const EVENTS: usize = 1024;
 /// The longest one turn sleeps, nanoseconds.
@@ -42,7 +36,8 @@ pub struct Engine {
     poll: Poll,
     events: Events,
     alarm: Alarm,
-    buffer: Vec<u8>,
+    /// Where every `read` goes.
+    pub buffer: Vec<u8>,
     dirty: Vec<u32>,
     /// What is on the other side.
     pub peer: Peer,
@@ -82,15 +77,23 @@ pub enum Ended {
 
 impl Engine {
     /// A loop without open sockets: `people` are dealt round over `sockets`, and `targets` over these.
-    pub fn new(peer: Peer, targets: Vec<Target>, people: Vec<Person>, sockets: usize, in_flight: u64) -> Result<Self, LoadError> {
+    pub fn new(
+        peer: Peer,
+        targets: Vec<Target>,
+        people: Vec<Person>,
+        sockets: usize,
+        in_flight: u64,
+    ) -> Result<Self, LoadError> {
         let poll = Poll::new().map_err(doing("epoll"))?;
         let alarm = Alarm::new(poll.registry(), ALARM)?;
-        let conns = (0..sockets).map(|i| Conn::new((i % people.len().max(1)) as u32, (i % targets.len().max(1)) as u8)).collect();
+        let conns = (0..sockets)
+            .map(|i| Conn::new((i % people.len().max(1)) as u32, (i % targets.len().max(1)) as u8))
+            .collect();
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
             alarm,
-            buffer: vec![0; FRAME_LIMIT + READ_BYTES],
+            buffer: vec![0; BUFFER_BYTES],
             dirty: Vec::new(),
             peer,
             targets,
@@ -154,19 +157,6 @@ impl Engine {
         Ok(())
     }
 
-    fn writable(&mut self, i: usize) {
-        if self.conns[i].phase == Phase::Connecting {
-            let outcome = self.conns[i].stream.as_ref().map(|s| s.take_error().and_then(|e| e.map_or(Ok(()), Err)));
-            match outcome {
-                Some(Ok(())) => self.greet(i),
-                Some(Err(e)) => self.end(i, Ended::Because(format!("connect: {}", e.kind()))),
-                None => {}
-            }
-        } else if !self.conns[i].out.is_empty() {
-            self.write(i);
-        }
-    }
-
     /// Lists socket `i` for the flush at the end of the turn.
     #[inline]
     pub fn mark_dirty(&mut self, i: usize) {
@@ -183,114 +173,6 @@ impl Engine {
             self.write(i as usize);
         }
         self.dirty = dirty;
-    }
-
-    fn write(&mut self, i: usize) {
-        let conn = &mut self.conns[i];
-        let Some(stream) = conn.stream.as_mut() else { return };
-        let mut written = 0;
-        while written < conn.out.len() {
-            match stream.write(&conn.out[written..]) {
-                Ok(n) => written += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return self.end(i, Ended::Because(format!("write: {}", e.kind()))),
-            }
-        }
-        if written == conn.out.len() {
-            conn.out.clear();
-            if conn.out.capacity() > KEEP_BYTES {
-                conn.out = Vec::new();
-            }
-        } else {
-            conn.out.drain(..written);
-        }
-    }
-
-    /// Reads socket `i` until it is empty. A short read means empty: that spares a second `read` a frame.
-    pub fn read(&mut self, i: usize) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        loop {
-            let conn = &mut self.conns[i];
-            let Some(stream) = conn.stream.as_mut() else { break };
-            let kept = conn.tail.len();
-            match stream.read(&mut buffer[kept..kept + READ_BYTES]) {
-                Ok(0) => {
-                    self.end(i, Ended::Because("end of stream".to_owned()));
-                    break;
-                }
-                Ok(count) => {
-                    let now = now_ns();
-                    self.tally.counts.reads += 1;
-                    self.tally.counts.bytes += count as u64;
-                    buffer[..kept].copy_from_slice(&conn.tail);
-                    conn.tail.clear();
-                    let end = kept + count;
-                    let used = self.consume(i, &buffer[..end], now);
-                    self.keep_tail(i, &buffer[used..end]);
-                    if count < READ_BYTES {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.end(i, Ended::Because(format!("read: {}", e.kind())));
-                    break;
-                }
-            }
-        }
-        self.buffer = buffer;
-    }
-
-    fn keep_tail(&mut self, i: usize, rest: &[u8]) {
-        if rest.len() > FRAME_LIMIT {
-            return self.end(i, Ended::Because("frame too long".to_owned()));
-        }
-        let tail = &mut self.conns[i].tail;
-        if rest.is_empty() && tail.capacity() > KEEP_BYTES {
-            *tail = Vec::new();
-        }
-        tail.extend_from_slice(rest);
-    }
-
-    /// Takes whole frames off the front of `bytes`; returns how many bytes were used.
-    fn consume(&mut self, i: usize, bytes: &[u8], now: u64) -> usize {
-        let mut used = 0;
-        if self.conns[i].phase == Phase::Upgrading {
-            used = match self.upgraded(i, bytes) {
-                Some(length) => length,
-                None => return 0,
-            };
-        }
-        loop {
-            match front(&bytes[used..]) {
-                Front::Partial => return used,
-                Front::Bad(why) => {
-                    self.end(i, Ended::Because(why.to_owned()));
-                    return bytes.len();
-                }
-                Front::Whole { opcode, start, end } => {
-                    let payload = &bytes[used + start..used + end];
-                    used += end;
-                    self.tally.counts.frames += 1;
-                    match opcode {
-                        TEXT => self.text(i, payload, now),
-                        PING => {
-                            put_client_header(&mut self.conns[i].out, PONG, payload.len());
-                            self.conns[i].out.extend_from_slice(payload);
-                            self.mark_dirty(i);
-                        }
-                        CLOSE => {
-                            let code = payload.get(..2).map_or(1005, |c| u16::from_be_bytes([c[0], c[1]]));
-                            self.end(i, Ended::Because(code.to_string()));
-                            return bytes.len();
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
     }
 
     /// Ends socket `i` and takes it out of its threads.

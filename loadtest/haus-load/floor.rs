@@ -65,7 +65,9 @@ impl Drop for Server {
 /// Runs one floor and returns its figures.
 pub fn run(plan: FloorPlan, reporter: &mut Reporter) -> Result<Value, LoadError> {
     if plan.frame_bytes < FLOOR_FRAME_MIN || plan.rooms == 0 || plan.members == 0 {
-        return Err(LoadError::Usage(format!("a floor needs members, rooms and frames of at least {FLOOR_FRAME_MIN} bytes")));
+        return Err(LoadError::Usage(format!(
+            "a floor needs members, rooms and frames of at least {FLOOR_FRAME_MIN} bytes"
+        )));
     }
     let exe = std::env::current_exe().map_err(doing("floor: own program"))?;
     let mut child = Command::new(exe);

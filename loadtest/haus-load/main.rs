@@ -26,6 +26,7 @@ mod schedule;
 mod slow;
 mod tally;
 mod tokens;
+mod transfer;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> Result<bool, LoadError> {
         Command::Table { file } => budgets::print(&file),
         Command::FloorServer { mode } => floor_server::serve(mode).map(|()| true),
         Command::Resume(args) => resume::run(&args),
+        Command::Receipts(_) => Err(LoadError::Usage("receipts: comes with the next step".to_owned())),
         Command::Slow(args) => slow::run(&args),
     }
 }

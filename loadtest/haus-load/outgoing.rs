@@ -34,7 +34,9 @@ impl Engine {
         let target = &mut self.directory.threads[thread as usize];
         let out = &mut self.conns[i].out;
         match &self.peer {
-            Peer::Haus => put_send(out, id, &target.id, (u64::from(self.run) << 48) | intended_ns & 0xffff_ffff_ffff, stamp),
+            Peer::Haus => {
+                put_send(out, id, &target.id, (u64::from(self.run) << 48) | intended_ns & 0xffff_ffff_ffff, stamp)
+            }
             Peer::Floor(floor) => {
                 target.head += 1;
                 put_publish(out, id, thread, target.head, &target.id, floor.frame_bytes, stamp);

@@ -117,7 +117,9 @@ fn mix(pairs: &mut [(u32, u32)]) {
 pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
     let is_durable = matches!(shape, Shape::Sends | Shape::Hot);
     if is_durable == args.floor_db.is_none() && args.floor || !is_durable && args.floor_db.is_some() {
-        return Err(LoadError::Usage("fanout and rooms have --floor; sends and hot have --floor-db, alone or with --floor".to_owned()));
+        return Err(LoadError::Usage(
+            "fanout and rooms have --floor; sends and hot have --floor-db, alone or with --floor".to_owned(),
+        ));
     }
     let common = &args.common;
     let mut reporter = Reporter::new(common.json);
@@ -138,7 +140,8 @@ pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
     let pairs = senders(&engine, shape.is_one_thread(), args.senders.unwrap_or(usize::MAX));
     let used: HashSet<u32> = pairs.iter().map(|(_, thread)| *thread).collect();
     let members = used.iter().map(|t| u64::from(engine.directory.threads[*t as usize].members)).sum();
-    let mut plan = Plan { senders: pairs, pace, until, seconds: args.warmup.max(SHORTEST_WARM_UP_S), watched: common.pid.clone() };
+    let mut plan =
+        Plan { senders: pairs, pace, until, seconds: args.warmup.max(SHORTEST_WARM_UP_S), watched: common.pid.clone() };
     let frame_bytes = warm_up(&mut engine, &plan)?;
     plan.seconds = common.seconds;
 
@@ -203,7 +206,12 @@ impl Floors<'_> {
     /// Each floor once; nothing without `--floor`.
     fn run(&self, reporter: &mut Reporter) -> Result<Vec<Value>, LoadError> {
         if let (Some(url), true) = (&self.args.floor_db, self.args.floor) {
-            return Ok(vec![database_floor::run(url, &self.people, self.shape.is_one_thread(), self.args.floor_seconds)?]);
+            return Ok(vec![database_floor::run(
+                url,
+                &self.people,
+                self.shape.is_one_thread(),
+                self.args.floor_seconds,
+            )?]);
         }
         let modes: &[Mode] = match self.shape {
             _ if !self.args.floor => &[],
@@ -225,7 +233,8 @@ impl Floors<'_> {
 /// The run against the mean of each floor before and after: deliveries a second, and CPU of the process named `haus` per delivery.
 fn ratios(figures: &Value, runs: &[Value]) -> Value {
     let mean = |mode: &str, field: &str| {
-        let values: Vec<f64> = runs.iter().filter(|run| run["mode"] == mode).filter_map(|run| run[field].as_f64()).collect();
+        let values: Vec<f64> =
+            runs.iter().filter(|run| run["mode"] == mode).filter_map(|run| run[field].as_f64()).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     let over = |value: &Value, floor: Option<f64>| Some(round(value.as_f64()? / floor.filter(|f| *f > 0.0)?, 3));
@@ -264,7 +273,10 @@ mod tests {
             json!({"mode": "coalesced", "deliveriesPerS": 300, "cpuUsPerDelivery": 4.0}),
         ];
         let found = ratios(&figures, &runs);
-        assert_eq!((&found["coalesced"]["deliveries"], &found["coalesced"]["cpuPerDelivery"]), (&json!(0.75), &json!(1.0)));
+        assert_eq!(
+            (&found["coalesced"]["deliveries"], &found["coalesced"]["cpuPerDelivery"]),
+            (&json!(0.75), &json!(1.0))
+        );
         assert!(found["one-write"]["deliveries"].is_null());
     }
 }

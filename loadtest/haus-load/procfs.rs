@@ -105,7 +105,8 @@ fn children(parent: u32) -> Vec<u32> {
 
 fn machine() -> Machine {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let cpu: Vec<u64> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let cpu: Vec<u64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
     let idle_ticks = cpu.get(3).copied().unwrap_or(0) + cpu.get(4).copied().unwrap_or(0);
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     Machine { idle_ticks, all_ticks: cpu.iter().take(8).sum(), slab_kib: labelled_kib(&meminfo, "Slab:") }

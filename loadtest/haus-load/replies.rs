@@ -77,11 +77,14 @@ mod tests {
 
     #[test]
     fn replies_are_read_with_members_we_do_not_know() {
-        let auth = listed(br#"{"id":1,"ok":{"epoch":"e","streams":{"user":19},"threads":[{"id":"t","seq":57,"no":1}],"next":null}}"#);
+        let auth = listed(
+            br#"{"id":1,"ok":{"epoch":"e","streams":{"user":19},"threads":[{"id":"t","seq":57,"no":1}],"next":null}}"#,
+        );
         let auth = auth.unwrap_or_default();
         assert_eq!((auth.threads[0].seq, auth.streams["user"], auth.next.is_none()), (57, 19, true));
         assert!(listed(br#"{"id":1,"err":{"code":"unauthenticated"}}"#).is_none());
-        let done = resumed(br#"{"up":"resumed","d":{"streams":{"t":58},"reset":["x"],"denied":[]}}"#).unwrap_or_default();
+        let done =
+            resumed(br#"{"up":"resumed","d":{"streams":{"t":58},"reset":["x"],"denied":[]}}"#).unwrap_or_default();
         assert_eq!((done.streams["t"], done.reset.len()), (58, 1));
         assert_eq!(error_code(br#"{"id":1,"err":{"code":"rate_limited"}}"#), b"rate_limited");
         assert_eq!(error_code(b"{}"), b"?");

@@ -98,8 +98,9 @@ fn send_meanwhile(engine: &mut Engine, first: usize, count: u64) -> Result<u64, 
     let threads = &engine.directory.threads;
     let wanted = |thread: u32| named.is_empty() || named.contains(&threads[thread as usize].id[..]);
     let stayed = engine.conns.iter().enumerate().skip(first);
-    let pairs: Vec<(usize, u32)> =
-        stayed.flat_map(|(i, conn)| conn.slots.iter().filter(|slot| wanted(slot.thread)).map(move |slot| (i, slot.thread))).collect();
+    let pairs: Vec<(usize, u32)> = stayed
+        .flat_map(|(i, conn)| conn.slots.iter().filter(|slot| wanted(slot.thread)).map(move |slot| (i, slot.thread)))
+        .collect();
     if count == 0 || pairs.is_empty() {
         return Ok(0);
     }

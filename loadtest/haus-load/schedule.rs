@@ -58,7 +58,9 @@ impl Schedule {
     /// Whether nothing more will be issued at `now_ns`: past the end, and in an open loop everything before the end was issued.
     pub fn over(&self, now_ns: u64) -> bool {
         match self.pace {
-            Pace::Open { per_second, .. } => now_ns >= self.end_ns && self.intended(self.issued, per_second) >= self.end_ns,
+            Pace::Open { per_second, .. } => {
+                now_ns >= self.end_ns && self.intended(self.issued, per_second) >= self.end_ns
+            }
             Pace::Closed { .. } => now_ns >= self.end_ns,
         }
     }

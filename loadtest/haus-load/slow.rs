@@ -46,7 +46,8 @@ pub fn run(args: &Slow) -> Result<bool, LoadError> {
     let mut memory = json!({});
     for (at, process) in common.pid.iter().enumerate() {
         let grown = stalled_at.usages[at].rss_kib as i64 - before.usages[at].rss_kib as i64;
-        memory[&process.name] = json!({"grownKiB": grown, "perStalledKiB": round(grown as f64 / args.stalled.max(1) as f64, 1)});
+        memory[&process.name] =
+            json!({"grownKiB": grown, "perStalledKiB": round(grown as f64 / args.stalled.max(1) as f64, 1)});
     }
 
     let start = now_ns();

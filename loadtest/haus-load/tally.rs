@@ -19,7 +19,9 @@ pub struct Latencies {
 
 impl Latencies {
     fn new() -> Result<Self, LoadError> {
-        let make = || Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).map_err(|e| LoadError::Failed(format!("histogram: {e}")));
+        let make = || {
+            Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).map_err(|e| LoadError::Failed(format!("histogram: {e}")))
+        };
         Ok(Self { second: make()?, whole: make()? })
     }
 
@@ -206,7 +208,10 @@ impl Tally {
 
     /// Whether every position came once and in order, every frame made sense, no socket was lost and nothing is missing.
     pub fn is_clean(&self) -> bool {
-        self.faults == Faults::default() && self.closed.is_empty() && self.missing_acks() == 0 && self.missing_deliveries() == 0
+        self.faults == Faults::default()
+            && self.closed.is_empty()
+            && self.missing_acks() == 0
+            && self.missing_deliveries() == 0
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Person {
 
 /// Reads at most `most` people from `path`.
 pub fn load(path: &Path, most: usize) -> Result<Vec<Person>, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|e| LoadError::Usage(format!("--tokens {}: {e}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| LoadError::Usage(format!("--tokens {}: {e}", path.display())))?;
     parse(&text, most).map_err(|why| LoadError::Usage(format!("--tokens {}: {why}", path.display())))
 }
 
@@ -38,7 +39,8 @@ mod tests {
 
     #[test]
     fn people_are_read_up_to_the_limit_and_a_bad_line_is_named() {
-        let text = "{\"profileId\":\"p\",\"token\":\"t\",\"threads\":[\"a\"]}\n\n{\"profileId\":\"q\",\"token\":\"u\"}\n{}";
+        let text =
+            "{\"profileId\":\"p\",\"token\":\"t\",\"threads\":[\"a\"]}\n\n{\"profileId\":\"q\",\"token\":\"u\"}\n{}";
         let people = parse(text, 2).unwrap_or_default();
         assert_eq!(people.len(), 2);
         assert_eq!(people[0].threads, ["a"]);
