@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use super::position::Position;
 use super::record::{Fault, PageMessage, Positions, Record, StreamId};
 use super::report::{Anomaly, Report};
-use super::position::Position;
 use super::sends::Sends;
 use super::truth::{Entry, Truth};
 
@@ -228,16 +228,27 @@ impl<'a> Judge<'a> {
         let acked = self.reads.remove(&(client, read)).unwrap_or(0);
         let top = messages.iter().map(|message| message.seq).max().unwrap_or(0);
         if newest && top < acked && self.truth.may_see(&thread, &profile, acked) {
-            self.name(Some(Anomaly::StaleReadBack), client, stream, acked, "acknowledged before the page was asked for");
+            self.name(
+                Some(Anomaly::StaleReadBack),
+                client,
+                stream,
+                acked,
+                "acknowledged before the page was asked for",
+            );
         }
         let rising = messages.first().map(|message| message.seq) < messages.last().map(|message| message.seq);
-        for pair in messages.windows(2) {
+        let broken = messages.windows(2).find_map(|pair| {
             let (low, high) = if rising { (&pair[0], &pair[1]) } else { (&pair[1], &pair[0]) };
-            let between = if low.seq < high.seq { self.truth.due(&thread, &profile, low.seq + 1, high.seq - 1) } else { Vec::new() };
+            let between = if low.seq < high.seq {
+                self.truth.due(&thread, &profile, low.seq + 1, high.seq - 1)
+            } else {
+                Vec::new()
+            };
             let left_out = between.iter().any(|seq| self.truth.at(&thread, *seq).is_some_and(Entry::is_message));
-            if low.seq >= high.seq || low.no >= high.no || left_out {
-                self.name(Some(Anomaly::StaleReadBack), client, stream, high.seq, "page out of order or with a hole");
-            }
+            (low.seq >= high.seq || low.no >= high.no || left_out).then_some(high.seq)
+        });
+        if let Some(seq) = broken {
+            self.name(Some(Anomaly::StaleReadBack), client, stream, seq, "page out of order or with a hole");
         }
         for message in messages {
             let body = message.nonce.map(|nonce| (nonce, message.hash));

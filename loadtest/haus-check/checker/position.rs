@@ -26,7 +26,14 @@ pub struct Position {
     replayed: u64,
     holes: BTreeSet<u64>,
     owed: BTreeSet<u64>,
-    lost_from: Option<u64>,
+    lost: Option<Lost>,
+}
+
+/// What a `reset` left to be read: everything from `from` up to the next known position, minus what pages showed.
+#[derive(Debug, Default)]
+struct Lost {
+    from: u64,
+    read: BTreeSet<u64>,
 }
 
 impl Position {
@@ -40,9 +47,8 @@ impl Position {
         self.replayed = 0;
         self.catch_up = resume.map(|_| CatchUp::Resume);
         self.last = resume.or(listed);
-        if let (Some(from), Some(last)) = (self.lost_from, self.last) {
-            self.lost_from = None;
-            self.owed.extend(due(from, last));
+        if let Some(last) = self.last {
+            self.owe_lost(last, due);
         }
     }
 
@@ -82,9 +88,7 @@ impl Position {
         self.owed.remove(&seq);
         let Some(last) = self.last else {
             self.last = Some(seq);
-            if let Some(from) = self.lost_from.take() {
-                self.owed.extend(due(from, seq - 1));
-            }
+            self.owe_lost(seq - 1, due);
             return None;
         };
         if seq > last {
@@ -111,7 +115,9 @@ impl Position {
         }
         self.last = Some(self.last.map_or(head, |last| last.max(head)));
         self.catch_up = match self.catch_up {
-            Some(CatchUp::Sync { since, pending }) if pending > 1 => Some(CatchUp::Sync { since, pending: pending - 1 }),
+            Some(CatchUp::Sync { since, pending }) if pending > 1 => {
+                Some(CatchUp::Sync { since, pending: pending - 1 })
+            }
             _ => None,
         };
         let left_out = self.holes.range(..=head).next().is_some();
@@ -132,8 +138,14 @@ impl Position {
 
     /// The server named the stream in `reset`: the client reads history from where it stood.
     pub fn reset(&mut self) {
-        self.lost_from = self.last.map(|last| last + 1);
+        self.lost = self.last.map(|last| Lost { from: last + 1, read: BTreeSet::new() });
         self.forget();
+    }
+
+    fn owe_lost(&mut self, until: u64, due: impl FnOnce(u64, u64) -> Vec<u64>) {
+        if let Some(lost) = self.lost.take() {
+            self.owed.extend(due(lost.from, until).into_iter().filter(|seq| !lost.read.contains(seq)));
+        }
     }
 
     /// The client may not see the stream any more: nothing is held.
@@ -170,6 +182,9 @@ impl Position {
     /// A history page showed the message at `seq`.
     pub fn read(&mut self, seq: u64) {
         self.owed.remove(&seq);
+        if let Some(lost) = &mut self.lost {
+            lost.read.insert(seq);
+        }
     }
 
     /// What snapshots left out and was never read, from `join` on.
