@@ -20,6 +20,7 @@
 pub mod config;
 pub mod courier;
 pub mod identity;
+pub mod messaging;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;
