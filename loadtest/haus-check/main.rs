@@ -35,6 +35,9 @@ fn main() -> ExitCode {
             }
         }
     }
+    for name in total.obligations.missed() {
+        eprintln!("never reached: {name}");
+    }
     match serde_json::to_string(&total) {
         Ok(line) => println!("{line}"),
         Err(error) => {

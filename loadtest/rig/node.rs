@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -119,7 +119,8 @@ impl Node {
             let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok);
             for line in lines {
                 if let Some(ready) = serde_json::from_str::<Ready>(&line).ok().filter(|ready| ready.ready) {
-                    drop(sender.try_send(ready.listen));
+                    // Only the first ready line is awaited.
+                    let _ = sender.try_send(ready.listen);
                 }
             }
         });
@@ -170,11 +171,6 @@ impl Node {
     /// Where it listens; the same after every restart.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The folder with its log.
-    pub fn logs(&self) -> &Path {
-        &self.settings.logs
     }
 
     fn signal(&mut self, signal: Signal) {

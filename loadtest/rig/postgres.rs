@@ -155,7 +155,8 @@ fn binaries() -> Result<PathBuf, RigError> {
         .filter_map(|name| name.parse::<u32>().ok())
         .filter(|version| root.join(version.to_string()).join("bin/postgres").exists())
         .max();
-    let missing = || RigError::Failed { what: "find Postgres".to_owned(), detail: format!("none in {}", root.display()) };
+    let missing =
+        || RigError::Failed { what: "find Postgres".to_owned(), detail: format!("none in {}", root.display()) };
     newest.map(|version| root.join(version.to_string()).join("bin")).ok_or_else(missing)
 }
 
@@ -195,4 +196,29 @@ fn unprivileged(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"]).arg(program).current_dir("/");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Folder;
+    use super::Postgres;
+
+    #[test]
+    fn committed_rows_survive_a_kill_and_a_crash() {
+        let logs = Folder::new("test-logs").unwrap();
+        let mut postgres = Postgres::start(logs.path()).unwrap();
+        postgres.create_database("first", None).unwrap();
+        postgres.query("first", "CREATE TABLE kept (n int)").unwrap();
+        postgres.query("first", "INSERT INTO kept VALUES (1)").unwrap();
+        postgres.kill();
+        assert!(postgres.query("first", "SELECT 1").is_err(), "a killed one answers nothing");
+        postgres.resume().unwrap();
+        postgres.query("first", "INSERT INTO kept VALUES (2)").unwrap();
+        postgres.crash();
+        postgres.resume().unwrap();
+        assert_eq!(postgres.query("first", "SELECT sum(n) FROM kept").unwrap().trim(), "3");
+        postgres.create_database("second", Some("first")).unwrap();
+        assert_eq!(postgres.query("second", "SELECT count(*) FROM kept").unwrap().trim(), "2");
+        assert_eq!(postgres.query("second", "SHOW fsync").unwrap().trim(), "on");
+    }
 }

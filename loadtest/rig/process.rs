@@ -52,7 +52,7 @@ impl Process {
             && let Some(pid) = Pid::from_raw(id)
         {
             // The only failure left is that it ended meanwhile.
-            drop(kill_process(pid, signal));
+            let _ = kill_process(pid, signal);
         }
     }
 

@@ -97,3 +97,25 @@ impl Redis {
         ping().unwrap_or(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Folder;
+    use super::Redis;
+
+    #[test]
+    fn dies_hangs_and_comes_back_on_its_port() {
+        let logs = Folder::new("test-logs").unwrap();
+        let mut redis = Redis::start(logs.path()).unwrap();
+        let url = redis.url();
+        redis.freeze();
+        assert!(!redis.answers(), "a frozen one answers nothing");
+        redis.thaw();
+        assert!(redis.answers());
+        redis.kill();
+        assert!(!redis.answers());
+        redis.resume().unwrap();
+        assert!(redis.answers());
+        assert_eq!(redis.url(), url);
+    }
+}

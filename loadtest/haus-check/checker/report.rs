@@ -92,6 +92,20 @@ pub struct Obligations {
 }
 
 impl Obligations {
+    /// Names of the states never reached.
+    pub fn missed(&self) -> Vec<&'static str> {
+        let counts = [
+            ("a kill with sends in flight", self.kill_with_sends_in_flight),
+            ("a kill between commit and publish", self.kill_between_commit_and_publish),
+            ("a repeated nonce that hit", self.nonce_hit),
+            ("a resume of more than 100 updates", self.resume_over_100),
+            ("a hole filled from the log", self.hole_filled_from_log),
+            ("deliveries while Redis was down", self.redis_outage_with_deliveries),
+            ("a Postgres restart with sends in flight", self.postgres_restart_with_sends_in_flight),
+        ];
+        counts.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
     fn add(&mut self, other: &Self) {
         self.kill_with_sends_in_flight += other.kill_with_sends_in_flight;
         self.kill_between_commit_and_publish += other.kill_between_commit_and_publish;
