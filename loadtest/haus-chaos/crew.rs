@@ -90,18 +90,18 @@ async fn churn(
         }
         let (owner, subject) = (&people[group.owner].identity, &people[person].identity);
         let place = group.members.iter().position(|member| *member == person);
-        // Those outside come in twice as often as those inside leave, so that groups stay full.
+        // Those inside leave twice as often as those outside come in: a third of all people is in.
         match place {
             Some(place) if rng.chance(50) => {
                 let by = if rng.chance(50) { owner } else { subject };
                 rest.change_member(node, &by.token, group.thread, subject.profile, false).await;
                 group.members.swap_remove(place);
             }
-            Some(_) => {}
-            None => {
+            None if rng.chance(25) => {
                 rest.change_member(node, &owner.token, group.thread, subject.profile, true).await;
                 group.members.push(person);
             }
+            _ => {}
         }
     }
 }

@@ -161,11 +161,10 @@ async fn make_thread(
 async fn strike(plan: &Plan, world: &mut World, rest: &Rest) -> Result<Vec<(&'static str, u32)>, RigError> {
     let end = Instant::now() + Duration::from_secs(plan.seconds);
     let mut struck: Vec<(&'static str, u32)> = Vec::new();
-    for (number, (pause_ms, strike)) in plan.strikes.iter().cycle().enumerate() {
+    for ((pause_ms, strike), number) in plan.strikes.iter().cycle().zip(0..) {
         let left = end.saturating_duration_since(Instant::now());
         let pause = Duration::from_millis(*pause_ms);
-        if plan.strikes.is_empty() || left < pause * 2 {
-            tokio::time::sleep(left).await;
+        if left < pause * 2 {
             break;
         }
         tokio::time::sleep(pause).await;
@@ -179,6 +178,7 @@ async fn strike(plan: &Plan, world: &mut World, rest: &Rest) -> Result<Vec<(&'st
             None => struck.push((strike.name(), 1)),
         }
     }
+    tokio::time::sleep(end.saturating_duration_since(Instant::now())).await;
     Ok(struck)
 }
 
