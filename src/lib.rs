@@ -19,9 +19,12 @@
 
 pub mod config;
 pub mod courier;
+pub mod http;
 pub mod identity;
+pub mod limits;
 pub mod messaging;
 pub mod protocol;
+pub mod realtime;
 pub mod store;
 pub mod telemetry;
 pub mod updates;

@@ -2,13 +2,23 @@
 
 use std::sync::OnceLock;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
 
 /// Every metric of the process.
 pub struct Metrics {
     pub updates_encoded: IntCounter,
     pub send_commit_seconds: Histogram,
     pub send_batch_size: Histogram,
+    pub feed_repairs: IntCounter,
+    pub polls: IntCounter,
+    pub catch_up_pages: IntCounter,
+    pub catch_up_updates: IntCounter,
+    pub frames_received: IntCounter,
+    pub socket_writes: IntCounter,
+    pub deliveries: IntCounter,
+    pub sockets: IntGauge,
+    pub lagging_sessions: IntGauge,
+    pub auth_seconds: Histogram,
     pub dropped: IntCounterVec,
     pub statements: IntCounterVec,
 }
@@ -25,6 +35,16 @@ pub fn metrics() -> &'static Metrics {
                 updates_encoded: counter("haus_updates_encoded_total", "Updates encoded")?,
                 send_commit_seconds: histogram("haus_send_commit_seconds", "From arrival to commit")?,
                 send_batch_size: histogram("haus_send_batch_size", "Sends in a batch")?,
+                feed_repairs: counter("haus_feed_repairs_total", "feed_repairs")?,
+                polls: counter("haus_polls_total", "polls")?,
+                catch_up_pages: counter("haus_catch_up_pages_total", "catch_up_pages")?,
+                catch_up_updates: counter("haus_catch_up_updates_total", "catch_up_updates")?,
+                frames_received: counter("haus_frames_received_total", "frames_received")?,
+                socket_writes: counter("haus_socket_writes_total", "socket_writes")?,
+                deliveries: counter("haus_deliveries_total", "deliveries")?,
+                sockets: IntGauge::new("haus_sockets", "sockets")?,
+                lagging_sessions: IntGauge::new("haus_lagging_sessions", "lagging_sessions")?,
+                auth_seconds: histogram("haus_auth_seconds", "auth")?,
                 dropped: vec("haus_dropped_total", "Dropped, by reason", "reason")?,
                 statements: vec("haus_statements_total", "Statements, by path", "path")?,
             })

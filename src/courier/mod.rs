@@ -1,1 +1,45 @@
+//! Hints between nodes: what one node committed reaches the others at once, or not at all. At-most-once by contract; the
+//! feed and the snapshot poll make it whole.
 
+pub mod in_process;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::updates::Update;
+
+/// Channels that streams hash to.
+pub const SHARDS: u16 = 128;
+
+/// What a driver tells the node.
+#[derive(Debug)]
+pub enum CourierEvent {
+    Updates(Vec<Update>),
+    /// These shards are heard from now on.
+    Subscribed(Vec<u16>),
+    /// Hints may be missing: poll at once.
+    Gap,
+}
+
+/// Takes events; must not block. Called from the driver's tasks.
+pub type EventSink = Arc<dyn Fn(CourierEvent) + Send + Sync>;
+
+/// Whether hints can be relied on to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Healthy,
+    Unhealthy { since: Instant },
+}
+
+/// A driver.
+pub trait Courier: Send + Sync + 'static {
+    /// Hands updates to the other nodes. Never blocks; what does not fit the queue is dropped and counted.
+    fn publish(&self, updates: &[Update]);
+    /// Asks for shards; `Subscribed` follows once confirmed, and again after a reconnect. Idempotent.
+    fn subscribe(&self, shards: &[u16]);
+    fn health(&self) -> Health;
+    /// Age of the last own canary that came back through the whole path, milliseconds.
+    fn canary_age_ms(&self) -> u64;
+    /// Ends the driver's tasks.
+    fn shutdown(&self);
+}

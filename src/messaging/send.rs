@@ -9,11 +9,9 @@ use uuid::Uuid;
 use super::render::{Created, LeanMessage, update};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::time::Timestamp;
-use crate::protocol::types::{MessageType, SendBody, SendOk};
+use crate::protocol::types::{CONTENT_CHARS, MessageType, SendBody, SendOk};
 use crate::updates::{StreamId, Touch, Update, UpdateKind};
 
-/// Longest `content`, in characters; longer ones are `too_large`.
-pub const CONTENT_CHARS: usize = 4000;
 /// Most people one message may mention.
 pub const MENTIONS: usize = 50;
 /// Longest `mediaUrl`, bytes.

@@ -7,6 +7,9 @@ use uuid::Uuid;
 
 use super::time::Timestamp;
 
+/// Longest `content` of a message, in characters; longer ones are `too_large`.
+pub const CONTENT_CHARS: usize = 4000;
+
 macro_rules! upper_case_enum {
     ($(#[$doc:meta])* $name:ident ($pg:literal) { $($variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*

@@ -1,0 +1,118 @@
+//! `/v1/auth`: register, login, refresh, logout.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use super::address::rate_key;
+use super::extract::{Actor, ClientOf, JsonBody};
+use super::problem::{Problem, ProblemBody};
+use super::rate_limit::Limit;
+use super::state::AppState;
+use super::validate::Checks;
+use crate::identity::accounts::{Registration, SignedIn};
+use crate::identity::sessions::Client;
+use crate::identity::{Action, IdentityError};
+
+/// Characters of a display name.
+pub const DISPLAY_NAME_CHARS_MAX: usize = 80;
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisterBody {
+    #[schema(example = "ana@example.org")]
+    email: String,
+    /// 8 to 256 characters
+    password: String,
+    /// 1 to 80 characters
+    display_name: String,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoginBody {
+    email: String,
+    password: String,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefreshBody {
+    refresh_token: String,
+}
+
+/// Register
+#[utoipa::path(post, path = "/v1/auth/register", tag = "auth", request_body = RegisterBody, security(()),
+    responses((status = 201, body = SignedIn), (status = 409, body = ProblemBody, description = "e-mail taken"),
+        (status = 422, body = ProblemBody), (status = 429, body = ProblemBody)))]
+pub async fn register(
+    State(state): State<AppState>,
+    ClientOf(client): ClientOf,
+    JsonBody { value: body, .. }: JsonBody<RegisterBody>,
+) -> Result<(StatusCode, Json<SignedIn>), Problem> {
+    let mut checks = Checks::default();
+    let email = checks.email("email", &body.email);
+    checks.password("password", &body.password);
+    let display_name = checks.text("displayName", &body.display_name, 1, DISPLAY_NAME_CHARS_MAX);
+    checks.finish()?;
+    take(&state, Limit::RegisterAddress, &client)?;
+    let registration = Registration { email, password: body.password, display_name };
+    let signed_in = state.identity.register(registration, client).await?;
+    Ok((StatusCode::CREATED, Json(signed_in)))
+}
+
+/// Log in with a password
+#[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = LoginBody, security(()),
+    responses((status = 200, body = SignedIn), (status = 401, body = ProblemBody),
+        (status = 403, body = ProblemBody, description = "banned"), (status = 429, body = ProblemBody)))]
+pub async fn login(
+    State(state): State<AppState>,
+    ClientOf(client): ClientOf,
+    JsonBody { value: body, .. }: JsonBody<LoginBody>,
+) -> Result<Json<SignedIn>, Problem> {
+    take(&state, Limit::LoginAddress, &client)?;
+    let account = body.email.trim().to_lowercase();
+    if account.len() > 254 || body.password.chars().count() > 256 {
+        return Err(IdentityError::BadCredentials.into());
+    }
+    // Charged before the work and given back unless the password was wrong, so that guesses in parallel count too.
+    state.rate_limits.take(Limit::LoginAccount, account.clone(), Instant::now())?;
+    let result = state.identity.login(&account, body.password, client).await;
+    if !matches!(result, Err(IdentityError::BadCredentials)) {
+        state.rate_limits.give_back(Limit::LoginAccount, account);
+    }
+    Ok(Json(result?))
+}
+
+/// Exchange a refresh token
+///
+/// Rotates: the token given is spent, the answer holds the next one. Using a spent token again ends the session, except
+/// that within 10 s the same answer is given again to a client that never received it.
+#[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshBody, security(()),
+    responses((status = 200, body = SignedIn), (status = 401, body = ProblemBody), (status = 429, body = ProblemBody)))]
+pub async fn refresh(
+    State(state): State<AppState>,
+    ClientOf(client): ClientOf,
+    JsonBody { value: body, .. }: JsonBody<RefreshBody>,
+) -> Result<Json<SignedIn>, Problem> {
+    take(&state, Limit::RefreshAddress, &client)?;
+    Ok(Json(state.identity.refresh(&body.refresh_token).await?))
+}
+
+/// End this session: its tokens and sockets
+#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth",
+    responses((status = 204), (status = 401, body = ProblemBody)))]
+pub async fn logout(State(state): State<AppState>, actor: Actor) -> Result<StatusCode, Problem> {
+    actor.may(Action::ManageOwnSessions)?;
+    state.identity.end_session(actor.profile_id(), actor.access.session_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a token of a limit by address; requests without a known peer share one bucket.
+fn take(state: &AppState, limit: Limit, client: &Client) -> Result<(), Problem> {
+    let key = client.address.map_or_else(String::new, rate_key);
+    Ok(state.rate_limits.take(limit, key, Instant::now())?)
+}

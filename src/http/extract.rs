@@ -1,0 +1,281 @@
+//! Extractors: who acts, JSON bodies, queries, path parameters, the client's address. All refuse with a [`Problem`].
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::{HeaderMap, StatusCode, header, request::Parts};
+use chrono::Utc;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+use super::problem::{FieldError, Problem};
+use super::state::AppState;
+use crate::identity::sessions::Client;
+use crate::identity::{Access, Action, Person, Resource, authorize};
+use crate::protocol::ErrorCode;
+
+/// Largest JSON body, bytes: an article of 50,000 characters of four bytes, and room around it.
+pub const JSON_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Time a body has to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes kept of a `User-Agent`.
+const USER_AGENT_BYTES_MAX: usize = 512;
+
+/// The person who makes an authenticated request: a valid token, a live session, a standing at most 2 s old.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    pub access: Access,
+    pub person: Arc<Person>,
+}
+
+impl Actor {
+    pub fn profile_id(&self) -> Uuid {
+        self.access.profile_id
+    }
+
+    /// Refuses what status and role forbid.
+    pub fn may(&self, action: Action) -> Result<(), Problem> {
+        self.may_to(action, Resource::Own)
+    }
+
+    /// [`Actor::may`] for a rule that depends on the resource.
+    pub fn may_to(&self, action: Action, resource: Resource) -> Result<(), Problem> {
+        Ok(authorize(&self.person.subject(), action, resource, Utc::now())?)
+    }
+}
+
+impl FromRequestParts<AppState> for Actor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let access = state.identity.verify_access(bearer(&parts.headers)?)?;
+        let person = state.identity.person(&access).await?;
+        let actor = Self { access, person };
+        // What even the banned may not: be here.
+        actor.may(Action::Read)?;
+        Ok(actor)
+    }
+}
+
+/// The token of `Authorization: Bearer …`.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let missing = || Problem::new(ErrorCode::Unauthenticated, "an access token is needed");
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
+}
+
+/// A JSON body, with its hash for idempotency keys.
+#[derive(Debug)]
+pub struct JsonBody<T> {
+    pub value: T,
+    pub sha256: [u8; 32],
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::malformed("the body must be JSON: Content-Type: application/json"));
+        }
+        let body = axum::body::to_bytes(request.into_body(), JSON_BODY_BYTES_MAX);
+        let bytes = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) if is_length_limit(&error) => {
+                return Err(Problem::new(
+                    ErrorCode::TooLarge,
+                    format!("the body is larger than {JSON_BODY_BYTES_MAX} bytes"),
+                ));
+            }
+            Ok(Err(_)) => return Err(Problem::malformed("the body ended early")),
+            Err(_) => return Err(Problem::malformed("the body did not arrive in time")),
+        };
+        let mut sha256 = [0_u8; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+        let Json(value) = Json::<T>::from_bytes(&bytes).map_err(json_problem)?;
+        Ok(Self { value, sha256 })
+    }
+}
+
+/// A query string.
+#[derive(Debug)]
+pub struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(Problem::malformed(cause(&error))),
+        }
+    }
+}
+
+/// Path parameters, such as `PathOf<Uuid>` or `PathOf<(Uuid, Uuid)>`.
+#[derive(Debug)]
+pub struct PathOf<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(rejection) => Err(Problem::malformed(rejection.body_text())),
+        }
+    }
+}
+
+/// The device a request comes from. The accept loop puts [`ConnectInfo`] into the request's extensions.
+#[derive(Debug)]
+pub struct ClientOf(pub Client);
+
+impl FromRequestParts<AppState> for ClientOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let address = peer.map(|peer| state.trusted_proxies.client_address(peer, &parts.headers));
+        let user_agent = parts.headers.get(header::USER_AGENT).map(|value| {
+            let bytes = value.as_bytes();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX)]).into_owned()
+        });
+        Ok(Self(Client { user_agent, address }))
+    }
+}
+
+/// For PATCH bodies: tells a field that is absent (outer `None`) from one that is `null` (inner `None`). Use with
+/// `#[serde(default, deserialize_with = "present")]`.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // The limit's error type belongs to a crate below axum; its text is part of that crate's interface.
+        if error.to_string() == "length limit exceeded" {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn json_problem(rejection: JsonRejection) -> Problem {
+    let text = cause(&rejection);
+    match rejection {
+        JsonRejection::JsonDataError(_) => Problem::invalid(vec![field_error(&text)]),
+        _ => Problem::malformed(format!("the body is not JSON: {text}")),
+    }
+}
+
+fn cause(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Splits `a.b: invalid type: … at line 1 column 2`, as the path-keeping deserializer says it, into its parts.
+fn field_error(text: &str) -> FieldError {
+    let text = text.rsplit_once(" at line ").map_or(text, |(before, _)| before);
+    let (path, message) = match text.split_once(": ") {
+        Some((path, message)) if !path.contains(' ') => (path, message),
+        _ => ("", text),
+    };
+    let named = message.split('`').nth(1).unwrap_or_default();
+    let (code, path) = if message.starts_with("missing field") {
+        ("missing", join(path, named))
+    } else if message.starts_with("unknown field") {
+        ("unknown", if path.is_empty() { named.to_owned() } else { path.to_owned() })
+    } else {
+        ("type", path.to_owned())
+    };
+    FieldError { path, code, message: message.to_owned() }
+}
+
+fn join(path: &str, field: &str) -> String {
+    if path.is_empty() || path == "." { field.to_owned() } else { format!("{path}.{field}") }
+}
+
+/// `limit` and `cursor` of lists (protocol, section 7).
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// 1…100
+    #[param(minimum = 1, maximum = 100, default = 50)]
+    pub limit: Option<i64>,
+    /// `nextCursor` of the page before
+    pub cursor: Option<Uuid>,
+}
+
+impl Page {
+    /// The limit, 50 when absent.
+    ///
+    /// # Errors
+    /// 400 outside 1…100.
+    pub fn limit(&self) -> Result<i64, Problem> {
+        match self.limit.unwrap_or(50) {
+            limit @ 1..=100 => Ok(limit),
+            _ => Err(Problem::malformed("limit must be 1…100").with_status(StatusCode::BAD_REQUEST)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+    use serde::Deserialize;
+
+    use super::{JsonRejection, cause, field_error};
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Inner {
+        instagram: String,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Outer {
+        display_name: String,
+        social_links: Option<Inner>,
+    }
+
+    fn refused(json: &str) -> (String, &'static str) {
+        let rejection = match Json::<Outer>::from_bytes(json.as_bytes()) {
+            Err(rejection @ JsonRejection::JsonDataError(_)) => rejection,
+            other => panic!("{json}: {other:?}"),
+        };
+        let error = field_error(&cause(&rejection));
+        (error.path, error.code)
+    }
+
+    #[test]
+    fn the_path_of_a_wrong_field_is_told() {
+        assert_eq!(refused("{}"), ("displayName".into(), "missing"));
+        assert_eq!(refused(r#"{"displayName":1}"#), ("displayName".into(), "type"));
+        assert_eq!(refused(r#"{"displayName":"a","isAdmin":true}"#), ("isAdmin".into(), "unknown"));
+        assert_eq!(refused(r#"{"displayName":"a","socialLinks":{}}"#), ("socialLinks.instagram".into(), "missing"));
+        assert_eq!(
+            refused(r#"{"displayName":"a","socialLinks":{"instagram":[]}}"#),
+            ("socialLinks.instagram".into(), "type")
+        );
+        assert_eq!(refused("[]"), (String::new(), "type"));
+    }
+}

@@ -1,0 +1,21 @@
+//! HTTP: the list of routes, extractors, problems, middleware. Use cases live in the contexts below; nothing here
+//! decides who may what or writes SQL, but for the store of idempotency keys.
+
+pub mod address;
+pub mod auth_routes;
+pub mod extract;
+pub mod idempotency;
+pub mod middleware;
+pub mod problem;
+pub mod profile_routes;
+pub mod rate_limit;
+pub mod router;
+pub mod session_routes;
+pub mod state;
+pub mod validate;
+pub mod well_known;
+
+pub use extract::{Actor, JsonBody, PathOf, QueryOf};
+pub use problem::Problem;
+pub use router::{api_router, openapi};
+pub use state::AppState;

@@ -1,0 +1,104 @@
+//! `/v1/me` and `/v1/profiles/{id}`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::auth_routes::DISPLAY_NAME_CHARS_MAX;
+use super::extract::{Actor, JsonBody, PathOf, present};
+use super::problem::{Problem, ProblemBody};
+use super::state::AppState;
+use super::validate::Checks;
+use crate::identity::profiles::ProfileChange;
+use crate::identity::{Action, Resource};
+use crate::protocol::types::Profile;
+
+const PRONOUNS_CHARS_MAX: usize = 40;
+const BIO_CHARS_MAX: usize = 1_000;
+const BALLROOM_NAME_CHARS_MAX: usize = 80;
+const SOCIAL_LINKS_MAX: usize = 10;
+const SOCIAL_LINK_CHARS_MAX: usize = 200;
+
+/// A change of one's own profile: absent fields stay, `null` clears.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProfilePatch {
+    /// 1 to 80 characters
+    display_name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pronouns: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    bio: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    ballroom_name: Option<Option<String>>,
+    /// At most 10, network → address
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    social_links: Option<Option<BTreeMap<String, String>>>,
+}
+
+impl ProfilePatch {
+    fn checked(self) -> Result<ProfileChange, Problem> {
+        let mut checks = Checks::default();
+        let display_name = self.display_name.map(|name| checks.text("displayName", &name, 1, DISPLAY_NAME_CHARS_MAX));
+        let pronouns = checks.clearable("pronouns", self.pronouns, PRONOUNS_CHARS_MAX);
+        let bio = checks.clearable("bio", self.bio, BIO_CHARS_MAX);
+        let ballroom_name = checks.clearable("ballroomName", self.ballroom_name, BALLROOM_NAME_CHARS_MAX);
+        let social_links = self.social_links.map(|links| links.map(|links| social_links(&mut checks, links)));
+        checks.finish()?;
+        Ok(ProfileChange { display_name, pronouns, bio, ballroom_name, social_links })
+    }
+}
+
+/// The links as the text of a JSON object.
+fn social_links(checks: &mut Checks, links: BTreeMap<String, String>) -> String {
+    checks.require(links.len() <= SOCIAL_LINKS_MAX, "socialLinks", "length", "must have at most 10 entries");
+    for (network, address) in &links {
+        let known_shape = (1..=30).contains(&network.len())
+            && network.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        checks.require(known_shape, "socialLinks", "format", "names must have 1 to 30 letters, digits, - or _");
+        checks.text(&format!("socialLinks.{network}"), address, 0, SOCIAL_LINK_CHARS_MAX);
+    }
+    serde_json::json!(links).to_string()
+}
+
+/// Own profile
+#[utoipa::path(get, path = "/v1/me", tag = "profiles",
+    responses((status = 200, body = Profile), (status = 401, body = ProblemBody)))]
+pub async fn me(State(state): State<AppState>, actor: Actor) -> Result<Json<Profile>, Problem> {
+    actor.may(Action::Read)?;
+    Ok(Json(state.identity.profile(&actor.person.subject(), actor.profile_id()).await?))
+}
+
+/// Change own profile
+#[utoipa::path(patch, path = "/v1/me", tag = "profiles", request_body = ProfilePatch,
+    responses((status = 200, body = Profile), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
+pub async fn change_me(
+    State(state): State<AppState>,
+    actor: Actor,
+    JsonBody { value: patch, .. }: JsonBody<ProfilePatch>,
+) -> Result<Json<Profile>, Problem> {
+    actor.may(Action::EditOwnProfile)?;
+    let change = patch.checked()?;
+    Ok(Json(state.identity.change_profile(actor.profile_id(), change).await?))
+}
+
+/// A profile, as far as its privacy lets the reader see it
+#[utoipa::path(get, path = "/v1/profiles/{id}", tag = "profiles", params(("id" = Uuid, Path)),
+    responses((status = 200, body = Profile), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)))]
+pub async fn one(
+    State(state): State<AppState>,
+    actor: Actor,
+    PathOf(id): PathOf<Uuid>,
+) -> Result<Json<Profile>, Problem> {
+    actor.may_to(Action::Read, Resource::Profile(id))?;
+    let profile = state.identity.profile(&actor.person.subject(), id).await?;
+    Ok(Json(profile))
+}

@@ -1,0 +1,64 @@
+//! The one list of routes, the router and the OpenAPI document made from it.
+
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::state::AppState;
+use super::{auth_routes, middleware, profile_routes, session_routes, well_known};
+
+/// Frame of the document; paths and schemas come from the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "haus", description = "Real-time messaging and notification hub: REST side"),
+    security(("bearer" = [])),
+    modifiers(&Bearer)
+)]
+struct Document;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Every route of the product.
+fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(auth_routes::register))
+        .routes(routes!(auth_routes::login))
+        .routes(routes!(auth_routes::refresh))
+        .routes(routes!(auth_routes::logout))
+        .routes(routes!(session_routes::list))
+        .routes(routes!(session_routes::end))
+        .routes(routes!(session_routes::ticket))
+        .routes(routes!(profile_routes::me, profile_routes::change_me))
+        .routes(routes!(profile_routes::one))
+        .routes(routes!(well_known::jwks))
+}
+
+/// The document alone (`haus openapi`).
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().split_for_parts().1
+}
+
+/// The router with everything around it, and the document it serves at `/openapi.json`.
+pub fn api_router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
+    let (router, document) = routes().split_for_parts();
+    let served = axum::Json(document.clone());
+    let config = state.config.clone();
+    let router = router
+        .route("/openapi.json", get(move || std::future::ready(served.clone().into_response())))
+        .fallback(well_known::not_found)
+        .method_not_allowed_fallback(well_known::method_not_allowed)
+        .with_state(state);
+    (middleware::wrap(router, &config), document)
+}

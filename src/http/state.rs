@@ -1,0 +1,33 @@
+//! What every handler may use. Built once by the composition root; cloning is cheap.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use super::address::TrustedProxies;
+use super::rate_limit::RateLimits;
+use crate::config::Config;
+use crate::identity::Identity;
+
+/// The shared state of all routes.
+#[derive(Clone)]
+pub struct AppState {
+    pub identity: Arc<Identity>,
+    pub config: Arc<Config>,
+    /// The primary.
+    pub pool: PgPool,
+    pub rate_limits: Arc<RateLimits>,
+    pub trusted_proxies: Arc<TrustedProxies>,
+}
+
+impl AppState {
+    /// State with empty rate limits.
+    ///
+    /// # Errors
+    /// The text of the first entry of `HAUS_TRUSTED_PROXIES` that is no network.
+    pub fn new(identity: Arc<Identity>, config: Arc<Config>, pool: PgPool) -> Result<Self, String> {
+        let trusted_proxies = Arc::new(TrustedProxies::parse(&config.trusted_proxies)?);
+        let rate_limits = Arc::new(RateLimits::new(config.limits_on()));
+        Ok(Self { identity, config, pool, rate_limits, trusted_proxies })
+    }
+}

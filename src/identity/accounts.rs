@@ -1,0 +1,184 @@
+//! Accounts: register and log in. Validation of what people typed is the caller's; passwords are hashed in `passwords`,
+//! sessions made in `sessions`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::passwords::Verdict;
+use super::profiles::ProfileRow;
+use super::sessions::{Client, NewSession, insert_session};
+use super::{Identity, IdentityError, reading};
+use crate::protocol::types::{Profile, UserRole, UserStatus};
+
+/// A new account. `email` and `display_name` are trimmed and checked by the caller.
+#[derive(Clone)]
+pub struct Registration {
+    pub email: String,
+    pub password: String,
+    pub display_name: String,
+}
+
+/// What register, login and refresh answer.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedIn {
+    pub profile: Profile,
+    pub session_id: Uuid,
+    pub access_token: String,
+    pub access_expires_in_ms: u64,
+    pub refresh_token: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct Account {
+    user_id: Uuid,
+    profile_id: Uuid,
+    hashed_password: Option<String>,
+    status: UserStatus,
+}
+
+impl Identity {
+    /// Makes user, profile, settings and a first session in one transaction.
+    ///
+    /// # Errors
+    /// `EmailTaken`, `Busy` when too many passwords are being hashed, `Unavailable`.
+    pub async fn register(&self, new: Registration, client: Client) -> Result<SignedIn, IdentityError> {
+        let hash = self.passwords.hash(new.password).await?;
+        let (user_id, profile_id) = (Uuid::now_v7(), Uuid::now_v7());
+        let email = self.sealer.seal("users", "email", user_id, new.email.as_bytes())?;
+        let index = self.sealer.email_index(&new.email);
+        let (role, status) = match self.settings.auto_activate {
+            true => (UserRole::Member, UserStatus::Active),
+            false => (UserRole::Applicant, UserStatus::Pending),
+        };
+        let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
+        let made = self
+            .shielded(async move {
+                let mut transaction = pool.begin().await?;
+                let inserted = sqlx::query(
+                    "INSERT INTO users (id, email, email_bidx, hashed_password, last_login_at)
+                     VALUES ($1, $2, $3, $4, now()) ON CONFLICT (email_bidx) DO NOTHING",
+                )
+                .bind(user_id)
+                .bind(email)
+                .bind(index.as_slice())
+                .bind(hash)
+                .execute(&mut *transaction)
+                .await?;
+                if inserted.rows_affected() == 0 {
+                    return Err(IdentityError::EmailTaken);
+                }
+                insert_profile(&mut transaction, user_id, profile_id, &new.display_name, role, status).await?;
+                let made = insert_session(&mut transaction, &sealer, user_id, profile_id, "web", &client).await?;
+                transaction.commit().await?;
+                Ok(made)
+            })
+            .await?;
+        self.signed_in(profile_id, made.session_id, made.refresh_token).await
+    }
+
+    /// Checks e-mail and password and makes a session. The work is the same whether the account exists or not.
+    ///
+    /// # Errors
+    /// `BadCredentials`; `Forbidden` when the password is right and the account banned; `Busy`; `Unavailable`.
+    pub async fn login(&self, email: &str, password: String, client: Client) -> Result<SignedIn, IdentityError> {
+        let index = self.sealer.email_index(email);
+        let account: Option<Account> = reading(
+            sqlx::query_as(
+                "SELECT u.id AS user_id, p.id AS profile_id, u.hashed_password, p.status
+                 FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.email_bidx = $1",
+            )
+            .bind(index.as_slice())
+            .fetch_optional(&self.pool),
+        )
+        .await?;
+        let stored = account.as_ref().and_then(|account| account.hashed_password.clone());
+        let verdict = self.passwords.verify(password.clone(), stored).await?;
+        let account = match (verdict, account) {
+            (Verdict::Wrong, _) | (_, None) => return Err(IdentityError::BadCredentials),
+            (Verdict::Right | Verdict::RightButStale, Some(account)) => account,
+        };
+        if account.status == UserStatus::Banned {
+            return Err(IdentityError::Forbidden("this account is banned"));
+        }
+        let rehashed = match verdict {
+            Verdict::RightButStale => Some(self.passwords.hash(password).await?),
+            Verdict::Right | Verdict::Wrong => None,
+        };
+        let profile_id = account.profile_id;
+        let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
+        let made: NewSession = self
+            .shielded(async move {
+                let mut transaction = pool.begin().await?;
+                let (user_id, profile_id) = (account.user_id, account.profile_id);
+                let made = insert_session(&mut transaction, &sealer, user_id, profile_id, "web", &client).await?;
+                sqlx::query(
+                    "UPDATE users SET last_login_at = now(), hashed_password = coalesce($2, hashed_password)
+                     WHERE id = $1",
+                )
+                .bind(user_id)
+                .bind(rehashed)
+                .execute(&mut *transaction)
+                .await?;
+                transaction.commit().await?;
+                Ok(made)
+            })
+            .await?;
+        self.tell_ended(profile_id, &made.ended);
+        self.signed_in(profile_id, made.session_id, made.refresh_token).await
+    }
+
+    /// The profile that has this e-mail (`haus token --email`).
+    pub async fn profile_by_email(&self, email: &str) -> Result<Option<Uuid>, IdentityError> {
+        let index = self.sealer.email_index(email);
+        reading(
+            sqlx::query_scalar("SELECT p.id FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.email_bidx = $1")
+                .bind(index.as_slice())
+                .fetch_optional(&self.pool),
+        )
+        .await
+    }
+
+    pub(super) async fn signed_in(
+        &self,
+        profile_id: Uuid,
+        session_id: Uuid,
+        refresh_token: String,
+    ) -> Result<SignedIn, IdentityError> {
+        let row: Option<ProfileRow> = reading(self.profile_row(profile_id)).await?;
+        Ok(SignedIn {
+            profile: row.ok_or(IdentityError::NotFound("no such profile"))?.whole(),
+            session_id,
+            access_token: self.issue_access(profile_id, session_id, self.settings.access_ttl_ms)?,
+            access_expires_in_ms: self.settings.access_ttl_ms,
+            refresh_token,
+        })
+    }
+}
+
+async fn insert_profile(
+    connection: &mut PgConnection,
+    user_id: Uuid,
+    profile_id: Uuid,
+    display_name: &str,
+    role: UserRole,
+    status: UserStatus,
+) -> Result<(), IdentityError> {
+    sqlx::query("INSERT INTO profiles (id, user_id, display_name, role, status) VALUES ($1, $2, $3, $4, $5)")
+        .bind(profile_id)
+        .bind(user_id)
+        .bind(display_name)
+        .bind(role)
+        .bind(status)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO user_settings (id, user_id) VALUES ($1, $2)")
+        .bind(Uuid::now_v7())
+        .bind(profile_id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Refresh tokens: opaque, stored as SHA-256, rotated at every use; a second use ends the whole family (RFC 9700,
+//! section 4.14).
+//!
+//! The successor of a token is derived from it with a key of the deployment. So when an answer was lost and the client
+//! repeats the request within [`GRACE_SECONDS`], it gets the *same* successor again: the chain never forks, and a stolen
+//! token still shows as soon as thief and owner are more than the grace, or one step, apart.
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::accounts::SignedIn;
+use super::sessions::tell_in_database;
+use super::{Identity, IdentityError};
+use crate::protocol::types::UserStatus;
+
+/// A refresh token not used for so many days expires.
+pub const REFRESH_TTL_DAYS: i32 = 30;
+/// A token used so many seconds ago is answered again, as long as its successor was not used.
+pub const GRACE_SECONDS: i32 = 10;
+
+const REFUSED: IdentityError = IdentityError::Unauthenticated("the refresh token is not valid");
+
+#[derive(sqlx::FromRow)]
+struct Found {
+    id: Uuid,
+    user_id: Uuid,
+    session_id: Uuid,
+    family_id: Uuid,
+    profile_id: Uuid,
+    head: String,
+    status: UserStatus,
+    live: bool,
+    used: bool,
+    in_grace: bool,
+}
+
+enum Outcome {
+    Rotated { profile_id: Uuid, session_id: Uuid },
+    Reused { profile_id: Uuid, ended: Vec<Uuid> },
+}
+
+impl Identity {
+    /// Exchanges a refresh token for an access token and the next refresh token.
+    ///
+    /// # Errors
+    /// `Unauthenticated` when it is unknown, expired, its session has ended, or it was used before (which ends the
+    /// family); `Forbidden` when the account is banned; `Unavailable`.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn, IdentityError> {
+        let hash = token_hash(refresh_token);
+        let next = successor(&self.refresh_key, refresh_token);
+        let next_hash = token_hash(&next);
+        let pool = self.pool.clone();
+        let outcome = self
+            .shielded(async move {
+                let mut transaction = pool.begin().await?;
+                let outcome = rotate(&mut transaction, &hash, &next_hash).await?;
+                transaction.commit().await?;
+                Ok(outcome)
+            })
+            .await?;
+        match outcome {
+            Outcome::Rotated { profile_id, session_id } => self.signed_in(profile_id, session_id, next).await,
+            Outcome::Reused { profile_id, ended } => {
+                tracing::warn!(%profile_id, sessions = ended.len(), "refresh token used twice: family ended");
+                self.tell_ended(profile_id, &ended);
+                Err(IdentityError::Unauthenticated("the refresh token was used before; its session has ended"))
+            }
+        }
+    }
+}
+
+async fn rotate(connection: &mut PgConnection, hash: &str, next_hash: &str) -> Result<Outcome, IdentityError> {
+    let found: Option<Found> = sqlx::query_as(
+        "SELECT t.id, t.user_id, t.session_id, t.family_id, s.profile_id, s.token AS head, p.status,
+                s.revoked_at IS NULL AND s.expires_at > now() AND t.expires_at > now() AS live,
+                t.used_at IS NOT NULL AS used,
+                coalesce(t.used_at > now() - make_interval(secs => $2), false) AS in_grace
+         FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id JOIN profiles p ON p.id = s.profile_id
+         WHERE t.token = $1 FOR NO KEY UPDATE OF t, s",
+    )
+    .bind(hash)
+    .bind(f64::from(GRACE_SECONDS))
+    .fetch_optional(&mut *connection)
+    .await?;
+    let found = found.ok_or(REFUSED)?;
+    if found.status == UserStatus::Banned {
+        return Err(IdentityError::Forbidden("this account is banned"));
+    }
+    if !found.live {
+        return Err(REFUSED);
+    }
+    let rotated = Outcome::Rotated { profile_id: found.profile_id, session_id: found.session_id };
+    if !found.used {
+        advance(connection, &found, next_hash).await?;
+        return Ok(rotated);
+    }
+    if found.in_grace && found.head == next_hash {
+        return Ok(rotated);
+    }
+    let ended: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE sessions SET revoked_at = now()
+         WHERE id IN (SELECT session_id FROM refresh_tokens WHERE family_id = $1) AND revoked_at IS NULL
+         RETURNING id",
+    )
+    .bind(found.family_id)
+    .fetch_all(&mut *connection)
+    .await?;
+    tell_in_database(connection, found.profile_id, &ended).await?;
+    Ok(Outcome::Reused { profile_id: found.profile_id, ended })
+}
+
+/// Marks the token used, makes its successor the head of the chain.
+async fn advance(connection: &mut PgConnection, found: &Found, next_hash: &str) -> Result<(), IdentityError> {
+    sqlx::query("UPDATE refresh_tokens SET used_at = now() WHERE id = $1")
+        .bind(found.id)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "INSERT INTO refresh_tokens (id, user_id, token, session_id, family_id, expires_at)
+         VALUES ($1, $2, $3, $4, $5, now() + make_interval(days => $6))",
+    )
+    .bind(Uuid::now_v7())
+    .bind(found.user_id)
+    .bind(next_hash)
+    .bind(found.session_id)
+    .bind(found.family_id)
+    .bind(REFRESH_TTL_DAYS)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE sessions SET token = $2, last_used_at = now() WHERE id = $1")
+        .bind(found.session_id)
+        .bind(next_hash)
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
+
+/// SHA-256 in hex: what is stored of a token.
+pub(super) fn token_hash(token: &str) -> String {
+    hex::encode(digest::digest(&digest::SHA256, token.as_bytes()))
+}
+
+/// The text of 32 secret bytes.
+pub(super) fn encode_token(secret: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(secret)
+}
+
+fn successor(key: &hmac::Key, token: &str) -> String {
+    encode_token(hmac::sign(key, token.as_bytes()).as_ref())
+}

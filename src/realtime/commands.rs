@@ -1,0 +1,555 @@
+//! Commands of clients: parsing, what each needs before it may run, and the order they keep. What touches data goes to
+//! the `Backend`; its answer comes back through the inbox.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::inbox::{ResumeAnswer, SessionAddr, ToWorker};
+use super::node::Shared;
+use super::plan::{self, Position, StreamPlan};
+use super::registry::Registered;
+use super::session::{COMMANDS_PER_10S, OPEN_THREADS, Pending, Phase, Session};
+use super::worker::Worker;
+use super::{Access, CommandName, Credential, SocketReply, Welcome};
+use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::time::Timestamp;
+use crate::protocol::types::{MediaType, SendBody, ThreadRow};
+use crate::protocol::{CloseCode, reply};
+use crate::updates::StreamId;
+
+/// Frames in one batch.
+const BATCH_FRAMES: usize = 64;
+/// Threads in an `auth` reply; `threads.list` gives the rest.
+pub const LISTED_THREADS: usize = 200;
+
+#[derive(Deserialize)]
+struct Frame<'a> {
+    id: Option<u64>,
+    cmd: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    d: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SendD {
+    thread_id: Uuid,
+    nonce: Option<Uuid>,
+    content: Option<String>,
+    media_url: Option<String>,
+    media_type: Option<MediaType>,
+    reply_to_id: Option<Uuid>,
+    #[serde(default)]
+    mentions: Vec<Uuid>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ThreadD {
+    thread_id: Uuid,
+}
+
+#[derive(Deserialize, Default)]
+struct AuthD {
+    token: Option<String>,
+    ticket: Option<String>,
+    resume: Option<ResumeD>,
+}
+
+#[derive(Deserialize)]
+struct ResumeD {
+    epoch: Option<String>,
+    #[serde(default)]
+    streams: HashMap<String, u64>,
+}
+
+#[derive(Deserialize)]
+struct SyncD {
+    streams: HashMap<String, u64>,
+}
+
+impl Worker {
+    /// One text message: a frame, or a batch of at most 64.
+    pub(super) fn text(&mut self, slot: u32, session: &mut Session, payload: &[u8]) {
+        if std::str::from_utf8(payload).is_err() {
+            return self.close(slot, session, CloseCode::InvalidUtf8, None);
+        }
+        let batch = payload.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+        if !batch {
+            return match serde_json::from_slice::<Frame<'_>>(payload) {
+                Ok(frame) => self.command(slot, session, &frame),
+                Err(error) => self.malformed(slot, session, &error.to_string()),
+            };
+        }
+        match serde_json::from_slice::<Vec<&RawValue>>(payload) {
+            Ok(frames) if frames.len() > BATCH_FRAMES => {
+                self.malformed(slot, session, "a batch holds at most 64 frames");
+            }
+            Ok(frames) => {
+                for raw in frames {
+                    match serde_json::from_str::<Frame<'_>>(raw.get()) {
+                        Ok(frame) => self.command(slot, session, &frame),
+                        Err(error) => self.malformed(slot, session, &error.to_string()),
+                    }
+                }
+            }
+            Err(error) => self.malformed(slot, session, &error.to_string()),
+        }
+    }
+
+    fn malformed(&mut self, slot: u32, session: &mut Session, why: &str) {
+        if session.offend(self.now_ms) {
+            return self.close(slot, session, CloseCode::Protocol, None);
+        }
+        let refusal = Refusal::new(ErrorCode::Invalid, format!("not a frame: {why}"));
+        self.refuse(slot, session, None, "", &refusal);
+    }
+
+    fn refuse(&mut self, slot: u32, session: &mut Session, id: Option<u64>, cmd: &str, refusal: &Refusal) {
+        session.push(reply::err(id, cmd, refusal));
+        self.mark_dirty_session(slot, session);
+    }
+
+    fn command(&mut self, slot: u32, session: &mut Session, frame: &Frame<'_>) {
+        if session.phase == Phase::Closing {
+            return;
+        }
+        let d = frame.d.map_or("{}", RawValue::get);
+        let (id, cmd) = (frame.id, frame.cmd.as_ref());
+        if cmd == "auth" {
+            return self.auth(slot, session, id, d);
+        }
+        if session.phase != Phase::Live {
+            return self.refuse(slot, session, id, cmd, &Refusal::new(ErrorCode::Unauthenticated, "send auth first"));
+        }
+        session.commands = session.commands.saturating_add(1);
+        if cmd != "message.send" && session.commands > COMMANDS_PER_10S && self.shared.options.limits_on {
+            let refusal = Refusal::new(ErrorCode::RateLimited, "too many commands; slow down").retry_after(5_000);
+            return self.refuse(slot, session, id, cmd, &refusal);
+        }
+        let result = match cmd {
+            "message.send" => parse::<SendD>(d).map(|send| self.send(slot, session, id, send)),
+            "ping" => {
+                #[derive(serde::Serialize)]
+                #[serde(rename_all = "camelCase")]
+                struct Pong {
+                    server_time: Timestamp,
+                }
+                session.push(reply::ok(id, &Pong { server_time: Timestamp::now() }));
+                self.mark_dirty_session(slot, session);
+                Ok(())
+            }
+            "read" => self.on_thread(slot, session, id, CommandName::Read, d),
+            "history" => self.on_thread(slot, session, id, CommandName::History, d),
+            "thread.open" => parse::<ThreadD>(d).and_then(|open| {
+                let threads = session.open.get_or_insert_default();
+                if !threads.contains(&open.thread_id) {
+                    if threads.len() == OPEN_THREADS {
+                        threads.remove(0);
+                    }
+                    threads.push(open.thread_id);
+                }
+                self.on_thread(slot, session, id, CommandName::ThreadOpen, d)
+            }),
+            "thread.close" => parse::<ThreadD>(d).map(|close| {
+                if let Some(open) = &mut session.open {
+                    open.retain(|thread| *thread != close.thread_id);
+                }
+                session.push(reply::ok(id, &serde_json::Map::new()));
+                self.mark_dirty_session(slot, session);
+            }),
+            "threads.list" => self.start(slot, session, id, CommandName::ThreadsList, d.to_owned(), None),
+            "profiles.get" => self.start(slot, session, id, CommandName::ProfilesGet, d.to_owned(), None),
+            "sync" => parse::<SyncD>(d).and_then(|sync| self.sync(slot, session, id, sync)),
+            // Which conversation is on screen: nothing acts on it yet, and no reply is owed.
+            "focus" => Ok(()),
+            _ => Err(Refusal::new(ErrorCode::UnknownCmd, format!("unknown command {}", clip(cmd)))),
+        };
+        if let Err(refusal) = result {
+            self.refuse(slot, session, id, cmd, &refusal);
+        }
+    }
+
+    fn send(&mut self, slot: u32, session: &mut Session, id: Option<u64>, send: SendD) {
+        let body = SendBody {
+            content: send.content,
+            media_url: send.media_url,
+            media_type: send.media_type,
+            reply_to_id: send.reply_to_id,
+            mentions: send.mentions,
+            nonce: send.nonce,
+        };
+        session.in_work += 1;
+        let work = session.work.get_or_insert_default().entry(send.thread_id).or_default();
+        if work.busy || !work.waiting.is_empty() {
+            work.waiting.push_back(Pending::Send { id, body: Box::new(body) });
+            return;
+        }
+        work.sends += 1;
+        let to = self.addr(slot, session);
+        self.shared.backend.send(
+            session.profile_id,
+            send.thread_id,
+            body,
+            SocketReply { to, id, thread_id: send.thread_id },
+        );
+    }
+
+    fn on_thread(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        id: Option<u64>,
+        name: CommandName,
+        d: &str,
+    ) -> Result<(), Refusal> {
+        let thread_id = parse::<ThreadD>(d)?.thread_id;
+        self.start(slot, session, id, name, d.to_owned(), Some(thread_id))
+    }
+
+    /// Starts a command now, or after those of the same thread that came before it.
+    fn start(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        id: Option<u64>,
+        name: CommandName,
+        d: String,
+        thread: Option<Uuid>,
+    ) -> Result<(), Refusal> {
+        session.in_work += 1;
+        if let Some(thread) = thread {
+            let work = session.work.get_or_insert_default().entry(thread).or_default();
+            if work.busy || work.sends > 0 || !work.waiting.is_empty() {
+                work.waiting.push_back(Pending::Other { id, name, d });
+                return Ok(());
+            }
+            work.busy = true;
+        }
+        self.spawn(slot, session, id, name, d, thread);
+        Ok(())
+    }
+
+    fn spawn(&self, slot: u32, session: &Session, id: Option<u64>, name: CommandName, d: String, thread: Option<Uuid>) {
+        let (to, actor_id, shared) = (self.addr(slot, session), session.profile_id, self.shared.clone());
+        self.shared.runtime.spawn(async move {
+            let frame = match shared.backend.command(actor_id, name, &d).await {
+                Ok(value) => reply::ok(id, &value),
+                Err(refusal) => reply::err(id, name.wire_name(), &refusal),
+            };
+            shared.to_worker(to, ToWorker::Reply { to, frame, thread });
+        });
+    }
+
+    /// A command of a thread has finished: what waited for it may start.
+    pub(super) fn work_done(&mut self, slot: u32, session: &mut Session, thread_id: Uuid, is_send: bool) {
+        let Some(all) = session.work.as_mut() else { return };
+        let Some(work) = all.get_mut(&thread_id) else { return };
+        if is_send {
+            work.sends = work.sends.saturating_sub(1);
+        } else {
+            work.busy = false;
+        }
+        let mut sends = Vec::new();
+        let mut other = None;
+        while !work.busy {
+            match work.waiting.pop_front() {
+                Some(Pending::Send { id, body }) => {
+                    work.sends += 1;
+                    sends.push((id, body));
+                }
+                Some(Pending::Other { id, name, d }) if work.sends == 0 => {
+                    work.busy = true;
+                    other = Some((id, name, d));
+                }
+                Some(waits) => {
+                    work.waiting.push_front(waits);
+                    break;
+                }
+                None => break,
+            }
+        }
+        if !work.busy && work.sends == 0 && work.waiting.is_empty() {
+            all.remove(&thread_id);
+            if all.is_empty() {
+                session.work = None;
+            }
+        }
+        let to = self.addr(slot, session);
+        for (id, body) in sends {
+            self.shared.backend.send(session.profile_id, thread_id, *body, SocketReply { to, id, thread_id });
+        }
+        if let Some((id, name, d)) = other {
+            self.spawn(slot, session, id, name, d, Some(thread_id));
+        }
+    }
+
+    fn auth(&mut self, slot: u32, session: &mut Session, id: Option<u64>, d: &str) {
+        let auth = match parse::<AuthD>(d) {
+            Ok(auth) => auth,
+            Err(refusal) => return self.refuse(slot, session, id, "auth", &refusal),
+        };
+        let too_many = auth.resume.as_ref().is_some_and(|resume| resume.streams.len() > plan::STREAMS);
+        let given = auth.token.map(Credential::Token).or(auth.ticket.map(Credential::Ticket));
+        let kept = session.credential.as_deref().cloned();
+        let refusal = if session.phase == Phase::Authenticating {
+            Some(Refusal::new(ErrorCode::Conflict, "auth is being answered"))
+        } else if too_many {
+            Some(Refusal::new(ErrorCode::Invalid, "resume.streams: at most 500; send further ones with sync"))
+        } else if given.is_none() && kept.is_none() {
+            Some(Refusal::new(ErrorCode::Unauthenticated, "token: missing"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(slot, session, id, "auth", &refusal);
+        }
+        let Some(credential) = given.or(kept) else { return };
+        let (to, shared) = (self.addr(slot, session), self.shared.clone());
+        if session.phase == Phase::Live {
+            let profile_id = session.profile_id;
+            self.shared.runtime.spawn(refresh(shared, to, id, profile_id, credential));
+        } else {
+            session.phase = Phase::Authenticating;
+            self.shared.runtime.spawn(authenticate(shared, to, id, credential, auth.resume));
+        }
+    }
+
+    pub(super) fn auth_failed(&mut self, slot: u32, session: &mut Session, id: Option<u64>, refusal: &Refusal) {
+        session.push(reply::err(id, "auth", refusal));
+        let refreshing = session.phase == Phase::Live;
+        match refusal.code {
+            // A live socket keeps its old token until that expires.
+            _ if refreshing => {}
+            ErrorCode::Unauthenticated | ErrorCode::NotFound => {
+                self.close(slot, session, CloseCode::Unauthenticated, None)
+            }
+            ErrorCode::Forbidden => self.close(slot, session, CloseCode::Revoked, None),
+            _ => {
+                session.phase = Phase::New;
+                session.deadline_ms =
+                    self.now_ms + self.shared.options.auth_timeout_ms + u64::from(refusal.retry_after_ms);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one message")]
+    pub(super) fn authenticated(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        access: Access,
+        frame: bytes::Bytes,
+        user: StreamPlan,
+        threads: Vec<StreamPlan>,
+        resumed: Option<ResumeAnswer>,
+    ) {
+        session.phase = Phase::Live;
+        session.credential = None;
+        session.profile_id = access.profile_id;
+        session.session_id = access.session_id;
+        session.expires_at_unix_ms = access.expires_at_ms;
+        // Spread over one interval, so that sessions that came together do not beat together.
+        let heartbeat_ms = self.shared.options.heartbeat_ms;
+        let spread_ms = u64::from(slot).wrapping_mul(0x9E37_79B9) % heartbeat_ms.max(1);
+        session.next_heartbeat_ms = self.now_ms + heartbeat_ms / 2 + spread_ms / 2;
+        session.threads = Vec::with_capacity(threads.len());
+        session.push(frame);
+        let plans = std::iter::once(user).chain(threads).collect();
+        self.start_streams(slot, session, plans, resumed);
+    }
+
+    fn sync(&mut self, slot: u32, session: &mut Session, id: Option<u64>, sync: SyncD) -> Result<(), Refusal> {
+        if sync.streams.len() > plan::STREAMS {
+            return Err(Refusal::new(ErrorCode::Invalid, "streams: at most 500"));
+        }
+        session.in_work += 1;
+        let (to, shared) = (self.addr(slot, session), self.shared.clone());
+        let access = Access {
+            profile_id: session.profile_id,
+            session_id: session.session_id,
+            expires_at_ms: session.expires_at_unix_ms,
+        };
+        self.shared.runtime.spawn(async move {
+            let message = match shared.backend.welcome(access).await {
+                Ok(welcome) => {
+                    let names: Vec<(String, u64)> = sync.streams.into_iter().collect();
+                    let (streams, resumed) = plan::judge(&names, true, access.profile_id, &positions(access, &welcome));
+                    ToWorker::Sync { to, reply: reply::ok(id, &serde_json::Map::new()), streams, resumed }
+                }
+                Err(refusal) => ToWorker::Reply { to, frame: reply::err(id, "sync", &refusal), thread: None },
+            };
+            shared.to_worker(to, message);
+        });
+        Ok(())
+    }
+
+    pub(super) fn synced(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        frame: bytes::Bytes,
+        streams: Vec<StreamPlan>,
+        resumed: ResumeAnswer,
+    ) {
+        session.in_work = session.in_work.saturating_sub(1);
+        session.push(frame);
+        self.start_streams(slot, session, streams, Some(resumed));
+    }
+}
+
+impl CommandName {
+    const fn wire_name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ThreadOpen => "thread.open",
+            Self::ThreadsList => "threads.list",
+            Self::ProfilesGet => "profiles.get",
+            Self::History => "history",
+        }
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(d: &'a str) -> Result<T, Refusal> {
+    serde_json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn positions(access: Access, welcome: &Welcome) -> HashMap<StreamId, Position> {
+    let user = (StreamId::User(access.profile_id), Position { head: welcome.user_seq, join_seq: 1 });
+    let threads = welcome
+        .threads
+        .iter()
+        .map(|(row, join_seq)| (StreamId::Thread(row.id), Position { head: row.seq as u64, join_seq: *join_seq }));
+    threads.chain([user]).collect()
+}
+
+async fn refresh(shared: Arc<Shared>, to: SessionAddr, id: Option<u64>, profile_id: Uuid, credential: Credential) {
+    let message = match shared.backend.authenticate(credential).await {
+        Ok(access) if access.profile_id == profile_id => {
+            #[derive(serde::Serialize)]
+            #[serde(rename_all = "camelCase")]
+            struct Refreshed {
+                expires_at: Timestamp,
+            }
+            let reply = reply::ok(id, &Refreshed { expires_at: Timestamp::from_unix_ms(access.expires_at_ms) });
+            ToWorker::Refreshed { to, access, reply }
+        }
+        Ok(_) => {
+            let refusal = Refusal::new(ErrorCode::Unauthenticated, "this token is for somebody else");
+            ToWorker::AuthFailed { to, id, refusal }
+        }
+        Err(refusal) => ToWorker::AuthFailed { to, id, refusal },
+    };
+    shared.to_worker(to, message);
+}
+
+/// Registers the session first and reads the account's state afterwards, so that a revocation committed meanwhile finds it.
+async fn authenticate(
+    shared: Arc<Shared>,
+    to: SessionAddr,
+    id: Option<u64>,
+    credential: Credential,
+    resume: Option<ResumeD>,
+) {
+    let started = std::time::Instant::now();
+    let message = match shared.backend.authenticate(credential).await {
+        Ok(access) => {
+            let most = if shared.options.limits_on { shared.options.sessions_per_profile } else { usize::MAX };
+            let replaced =
+                shared.registry.add(access.profile_id, Registered { addr: to, session_id: access.session_id }, most);
+            for old in replaced {
+                shared.to_worker(old, ToWorker::Close { to: old, code: CloseCode::Replaced, retry_after_ms: None });
+            }
+            match shared.backend.welcome(access).await {
+                Ok(welcome) => welcome_message(&shared, to, id, access, welcome, resume),
+                Err(refusal) => {
+                    shared.registry.remove(access.profile_id, to);
+                    ToWorker::AuthFailed { to, id, refusal }
+                }
+            }
+        }
+        Err(refusal) => ToWorker::AuthFailed { to, id, refusal },
+    };
+    crate::telemetry::metrics().auth_seconds.observe(started.elapsed().as_secs_f64());
+    shared.to_worker(to, message);
+}
+
+fn welcome_message(
+    shared: &Shared,
+    to: SessionAddr,
+    id: Option<u64>,
+    access: Access,
+    welcome: Welcome,
+    resume: Option<ResumeD>,
+) -> ToWorker {
+    let epoch = shared.epoch();
+    let listed = welcome.threads.len().min(LISTED_THREADS);
+    let next = (listed < welcome.threads.len())
+        .then(|| welcome.threads.get(listed.saturating_sub(1)).map(|(row, _)| shared.backend.cursor(row)))
+        .flatten();
+    let body = AuthOk {
+        session: access.session_id,
+        epoch: &epoch,
+        expires_at: Timestamp::from_unix_ms(access.expires_at_ms),
+        caps: [],
+        profile: AuthProfile { id: access.profile_id, display_name: &welcome.display_name, role: welcome.role },
+        streams: AuthStreams { user: welcome.user_seq },
+        threads: welcome.threads[..listed].iter().map(|(row, _)| row).collect(),
+        next,
+    };
+    // A socket that cannot match the reply still must get it: `auth` without `id` is answered with 0.
+    let reply = reply::ok(Some(id.unwrap_or(0)), &body);
+    let (mut plans, resumed) = match resume {
+        Some(resume) => {
+            let same = resume.epoch.as_deref() == Some(epoch.as_str());
+            let names: Vec<(String, u64)> = resume.streams.into_iter().collect();
+            let (plans, answer) = plan::judge(&names, same, access.profile_id, &positions(access, &welcome));
+            (plans, Some(answer))
+        }
+        None => (Vec::new(), None),
+    };
+    let user_stream = StreamId::User(access.profile_id);
+    let user = match plans.iter().position(|plan| plan.stream == user_stream) {
+        Some(at) => plans.swap_remove(at),
+        None => StreamPlan::live(user_stream, welcome.user_seq),
+    };
+    let planned: std::collections::HashSet<StreamId> = plans.iter().map(|plan| plan.stream).collect();
+    let rest = welcome.threads.iter().map(|(row, _)| (StreamId::Thread(row.id), row.seq as u64));
+    plans.extend(
+        rest.filter(|(stream, _)| !planned.contains(stream)).map(|(stream, seq)| StreamPlan::live(stream, seq)),
+    );
+    ToWorker::Authenticated { to, access, reply, user, threads: plans, resumed }
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthOk<'a> {
+    session: Uuid,
+    epoch: &'a str,
+    expires_at: Timestamp,
+    caps: [&'static str; 0],
+    profile: AuthProfile<'a>,
+    streams: AuthStreams,
+    threads: Vec<&'a ThreadRow>,
+    next: Option<String>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthProfile<'a> {
+    id: Uuid,
+    display_name: &'a str,
+    role: &'static str,
+}
+
+#[derive(serde::Serialize)]
+struct AuthStreams {
+    user: u64,
+}

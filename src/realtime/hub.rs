@@ -1,0 +1,190 @@
+//! All feeds of a node, in shards of a lock each. Whatever brings updates (own commits, the courier, the poll, repairs)
+//! comes through `ingest`; what is in order goes once to each worker with interest.
+//!
+//! The lock of a stream's shard is held while its runs are put into the inboxes, so that every worker sees a stream in
+//! order. Nothing blocks under it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use uuid::Uuid;
+
+use super::feed::{Attach, Feed};
+use super::inbox::{Inbox, Run, ToWorker};
+use super::repair::Repairs;
+use crate::courier::{Courier, SHARDS};
+use crate::telemetry::metrics;
+use crate::updates::{StreamId, Update};
+
+/// Locks over the feeds of a node.
+const LOCKS: usize = 64;
+/// Bytes that all rings of a node may hold; above it rings are forgotten as they are touched.
+pub const RINGS_BYTES: usize = 256 << 20;
+
+struct Entry {
+    feed: Feed,
+    /// One bit a worker.
+    interest: u64,
+}
+
+/// The feeds of a node.
+pub struct Hub {
+    shards: Vec<Mutex<HashMap<StreamId, Entry>>>,
+    inboxes: OnceLock<Vec<Arc<Inbox>>>,
+    courier: Arc<dyn Courier>,
+    repairs: Arc<Repairs>,
+    ring_bytes: AtomicUsize,
+}
+
+impl Hub {
+    pub fn new(courier: Arc<dyn Courier>, repairs: Arc<Repairs>) -> Arc<Self> {
+        let shards = (0..LOCKS).map(|_| Mutex::new(HashMap::new())).collect();
+        Arc::new(Self { shards, inboxes: OnceLock::new(), courier, repairs, ring_bytes: AtomicUsize::new(0) })
+    }
+
+    /// Told once, when the workers exist.
+    pub fn set_inboxes(&self, inboxes: Vec<Arc<Inbox>>) {
+        let _ = self.inboxes.set(inboxes);
+    }
+
+    /// The inbox of a worker.
+    pub fn inbox(&self, worker: u16) -> Option<&Arc<Inbox>> {
+        self.inboxes.get()?.get(usize::from(worker))
+    }
+
+    pub fn inboxes(&self) -> &[Arc<Inbox>] {
+        self.inboxes.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes updates of any streams, in any order.
+    pub fn ingest(&self, updates: &[Update]) {
+        let mut rest = updates;
+        let mut ready = Vec::new();
+        while let Some(first) = rest.first() {
+            let stream = first.stream;
+            let run = rest.iter().take_while(|update| update.stream == stream).count();
+            let (same, later) = rest.split_at(run);
+            rest = later;
+            let mut shard = self.shard(stream);
+            let Some(entry) = shard.get_mut(&stream) else { continue };
+            let before = entry.feed.ring_bytes();
+            for update in same {
+                entry.feed.take(update.clone(), &mut ready);
+            }
+            self.hand_over(stream, entry, &mut ready);
+            self.account(before, entry);
+            if entry.feed.hole().is_some() {
+                self.repairs.hole(stream);
+            }
+        }
+    }
+
+    /// The log holds `seq` of a stream; when it does not come by itself it is read.
+    pub fn know(&self, stream: StreamId, seq: u64) {
+        let mut shard = self.shard(stream);
+        let Some(entry) = shard.get_mut(&stream) else { return };
+        entry.feed.know(seq);
+        if entry.feed.hole().is_some() {
+            self.repairs.hole(stream);
+        }
+    }
+
+    /// Makes a worker's session live in a stream, from `since` on. `known`: a head the caller has read from the database.
+    /// The worker has interest from here on, also when the answer is `Behind`.
+    pub fn attach(&self, worker: u16, stream: StreamId, since: u64, known: u64) -> Attach {
+        let mut shard = self.shard(stream);
+        let entry = shard.entry(stream).or_insert_with(|| {
+            // Hints between the caller's read and now may have passed by: the head is looked up once more.
+            self.repairs.fresh(stream);
+            self.courier.subscribe(&[stream.shard(SHARDS)]);
+            Entry { feed: Feed::new(known.max(since)), interest: 0 }
+        });
+        entry.interest |= 1 << worker;
+        entry.feed.know(known);
+        let attach = entry.feed.attach(since);
+        if entry.feed.hole().is_some() {
+            self.repairs.hole(stream);
+        }
+        attach
+    }
+
+    /// A worker has no session left in a stream.
+    pub fn release(&self, worker: u16, stream: StreamId) {
+        let mut shard = self.shard(stream);
+        let Some(entry) = shard.get_mut(&stream) else { return };
+        entry.interest &= !(1 << worker);
+        if entry.interest == 0 {
+            self.ring_bytes.fetch_sub(entry.feed.ring_bytes(), Ordering::Relaxed);
+            shard.remove(&stream);
+        }
+    }
+
+    /// The position to read a stream's hole from and the highest known, where there is one.
+    pub fn hole(&self, stream: StreamId) -> Option<(u64, u64)> {
+        self.shard(stream).get(&stream).and_then(|entry| entry.feed.hole())
+    }
+
+    /// Goes on at `head`; sessions read what is between from the log at their own speed.
+    pub fn jump(&self, stream: StreamId, head: u64) {
+        let mut shard = self.shard(stream);
+        let Some(entry) = shard.get_mut(&stream) else { return };
+        let before = entry.feed.ring_bytes();
+        entry.feed.jump(head);
+        self.account(before, entry);
+        for inbox in interested(self.inboxes(), entry.interest) {
+            inbox.push(ToWorker::Jump { stream, head });
+        }
+    }
+
+    /// Streams with a feed here.
+    pub fn streams(&self) -> Vec<StreamId> {
+        self.shards.iter().flat_map(|shard| lock(shard).keys().copied().collect::<Vec<_>>()).collect()
+    }
+
+    /// The head of a stream's feed.
+    pub fn head(&self, stream: StreamId) -> Option<u64> {
+        self.shard(stream).get(&stream).map(|entry| entry.feed.head())
+    }
+
+    fn hand_over(&self, stream: StreamId, entry: &Entry, ready: &mut Vec<Update>) {
+        if ready.is_empty() {
+            return;
+        }
+        let updates: Arc<[Update]> = std::mem::take(ready).into();
+        for inbox in interested(self.inboxes(), entry.interest) {
+            inbox.push(ToWorker::Run(Run { stream, updates: updates.clone() }));
+        }
+    }
+
+    fn account(&self, before: usize, entry: &mut Entry) {
+        let after = entry.feed.ring_bytes();
+        let total = if after >= before {
+            self.ring_bytes.fetch_add(after - before, Ordering::Relaxed) + (after - before)
+        } else {
+            self.ring_bytes.fetch_sub(before - after, Ordering::Relaxed) - (before - after)
+        };
+        if total > RINGS_BYTES {
+            let freed = entry.feed.forget();
+            self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);
+            metrics().dropped.with_label_values(&["ring"]).inc();
+        }
+    }
+
+    fn shard(&self, stream: StreamId) -> MutexGuard<'_, HashMap<StreamId, Entry>> {
+        lock(&self.shards[lock_of(stream.uuid())])
+    }
+}
+
+fn interested(inboxes: &[Arc<Inbox>], interest: u64) -> impl Iterator<Item = &Arc<Inbox>> {
+    inboxes.iter().enumerate().filter(move |(worker, _)| interest & (1 << worker) != 0).map(|(_, inbox)| inbox)
+}
+
+fn lock_of(id: Uuid) -> usize {
+    // The last byte of a UUIDv7 is random.
+    usize::from(id.as_bytes()[15]) % LOCKS
+}
+
+fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}

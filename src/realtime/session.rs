@@ -1,0 +1,209 @@
+//! The state of one socket, kept small: an idle session owns this struct and its list of streams, nothing else.
+//!
+//! What an active one needs (a half-read message, commands in work, streams behind) is boxed and freed after use.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use uuid::Uuid;
+
+use super::inbox::ResumeAnswer;
+use super::outbox::Outbox;
+use super::plan::StreamPlan;
+use super::{CommandName, Credential};
+use crate::limits::AddressGuard;
+use crate::protocol::types::SendBody;
+use crate::updates::StreamId;
+
+/// Commands of one socket in work; above it the server stops reading from the socket.
+pub const COMMANDS_IN_WORK: u16 = 64;
+/// Malformed frames a socket may send in a minute; the next closes it (4400).
+pub const OFFENCES_A_MINUTE: u8 = 10;
+/// Pings, pongs and other frames that are no commands, in ten seconds; above it the socket is closed (4029).
+pub const CONTROLS_PER_10S: u16 = 200;
+/// Commands other than sends, in ten seconds; above it they are `rate_limited`.
+pub const COMMANDS_PER_10S: u16 = 300;
+/// Threads one socket may have open.
+pub const OPEN_THREADS: usize = 16;
+
+/// No local stream.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Connected; must authenticate before `deadline_ms`.
+    New,
+    /// `auth` is being answered.
+    Authenticating,
+    Live,
+    /// The close frame is on its way; dropped at `deadline_ms` at the latest.
+    Closing,
+}
+
+/// One socket. Times are milliseconds on the worker's clock unless they say unix.
+pub struct Session {
+    pub socket: TcpStream,
+    pub generation: u32,
+    pub phase: Phase,
+    /// In the worker's list of sockets to flush.
+    pub dirty: bool,
+    /// Reading stopped until something finishes; unread input waits in `partial` and in the kernel.
+    pub paused: bool,
+    pub expiring_told: bool,
+    pub lag_told: bool,
+    /// Pings without an answer.
+    pub unanswered: u8,
+    pub offences: u8,
+    pub controls: u16,
+    pub commands: u16,
+    pub rotation: u16,
+    pub in_work: u16,
+    pub profile_id: Uuid,
+    pub session_id: Uuid,
+    pub expires_at_unix_ms: i64,
+    pub deadline_ms: u64,
+    pub next_heartbeat_ms: u64,
+    /// Since when the socket takes nothing; 0 while it does.
+    pub blocked_since_ms: u64,
+    pub offences_since_ms: u64,
+    pub window_since_ms: u64,
+    /// Local number of the user stream.
+    pub user: u32,
+    /// Local numbers of the threads this session is live in.
+    pub threads: Vec<u32>,
+    pub outbox: Outbox,
+    /// Input that is no whole frame yet.
+    pub partial: Vec<u8>,
+    /// A message in several frames, so far.
+    pub fragments: Option<Box<Vec<u8>>>,
+    pub catch_up: Option<Box<CatchUp>>,
+    pub work: Option<Box<HashMap<Uuid, ThreadWork>>>,
+    pub open: Option<Box<Vec<Uuid>>>,
+    pub credential: Option<Box<Credential>>,
+    /// Counts this socket for its address as long as it lives.
+    pub _guard: AddressGuard,
+}
+
+/// Commands of one session on one thread take effect in the order received.
+#[derive(Default)]
+pub struct ThreadWork {
+    /// Sends in the batcher; these keep their order among themselves.
+    pub sends: u32,
+    /// Another command is in work.
+    pub busy: bool,
+    pub waiting: VecDeque<Pending>,
+}
+
+/// A command that waits for its turn.
+pub enum Pending {
+    Send { id: Option<u64>, body: Box<SendBody> },
+    Other { id: Option<u64>, name: CommandName, d: String },
+}
+
+/// Streams of one session that are behind and come from the log, one read at a time.
+#[derive(Default)]
+pub struct CatchUp {
+    pub queue: VecDeque<Behind>,
+    /// What a page or a snapshot was asked for.
+    pub reading: Option<Behind>,
+    /// No read before this time (after a failed one).
+    pub retry_at_ms: u64,
+    /// A `resumed` that is owed, and the bytes sent on its account.
+    pub resume: Option<ResumeAnswer>,
+    pub resume_bytes: usize,
+}
+
+/// One stream that is behind.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    pub plan: StreamPlan,
+    /// Only after this session has left this thread (`thread.removed` follows `member.left`).
+    pub after: Option<Uuid>,
+}
+
+impl Session {
+    pub fn new(
+        socket: TcpStream,
+        generation: u32,
+        guard: AddressGuard,
+        credential: Option<Credential>,
+        deadline_ms: u64,
+    ) -> Self {
+        Self {
+            socket,
+            generation,
+            phase: Phase::New,
+            dirty: false,
+            paused: false,
+            expiring_told: false,
+            lag_told: false,
+            unanswered: 0,
+            offences: 0,
+            controls: 0,
+            commands: 0,
+            rotation: 0,
+            in_work: 0,
+            profile_id: Uuid::nil(),
+            session_id: Uuid::nil(),
+            expires_at_unix_ms: i64::MAX,
+            deadline_ms,
+            next_heartbeat_ms: u64::MAX,
+            blocked_since_ms: 0,
+            offences_since_ms: 0,
+            window_since_ms: 0,
+            user: NOWHERE,
+            threads: Vec::new(),
+            outbox: Outbox::default(),
+            partial: Vec::new(),
+            fragments: None,
+            catch_up: None,
+            work: None,
+            open: None,
+            credential: credential.map(Box::new),
+            _guard: guard,
+        }
+    }
+
+    /// Queues a frame that is never dropped (replies, notices).
+    pub fn push(&mut self, frame: Bytes) {
+        if !frame.is_empty() && self.phase != Phase::Closing {
+            self.outbox.push(frame);
+        }
+    }
+
+    /// Whether a stream waits to be caught up.
+    pub fn is_behind_in(&self, stream: StreamId) -> bool {
+        self.catch_up.as_ref().is_some_and(|catch_up| {
+            catch_up.reading.iter().chain(&catch_up.queue).any(|behind| behind.plan.stream == stream)
+        })
+    }
+
+    /// A stream that is being caught up shall be named in `resumed`.
+    pub fn owe_resumed(&mut self, stream: StreamId) {
+        if let Some(catch_up) = &mut self.catch_up {
+            let all = catch_up.reading.iter_mut().chain(&mut catch_up.queue);
+            all.filter(|behind| behind.plan.stream == stream).for_each(|behind| behind.plan.resumed = true);
+        }
+    }
+
+    /// One more malformed frame at `now_ms`; true when it was one too many.
+    pub fn offend(&mut self, now_ms: u64) -> bool {
+        if now_ms - self.offences_since_ms > 60_000 {
+            self.offences_since_ms = now_ms;
+            self.offences = 0;
+        }
+        self.offences = self.offences.saturating_add(1);
+        self.offences > OFFENCES_A_MINUTE
+    }
+
+    /// Starts a new window of ten seconds where the last one is over.
+    pub fn roll_window(&mut self, now_ms: u64) {
+        if now_ms - self.window_since_ms > 10_000 {
+            self.window_since_ms = now_ms;
+            self.controls = 0;
+            self.commands = 0;
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Everything that depends on time, for all sessions of a worker in one sweep: no timer per socket.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use super::delivery::name_of;
+use super::session::{NOWHERE, Phase, Session};
+use super::worker::Worker;
+use crate::protocol::time::Timestamp;
+use crate::protocol::{CloseCode, frame, reply};
+
+/// Sessions looked at in one sweep; a full round takes at most a second for 20,000 sockets.
+const SWEEP_SESSIONS: usize = 2_000;
+/// `auth.expiring` is told so long before.
+const EXPIRING_MS: i64 = 60_000;
+/// An expired token still works so long.
+const GRACE_MS: i64 = 25_000;
+/// Streams in one `hb` besides the user stream and open threads.
+const HEADS: usize = 32;
+
+impl Worker {
+    /// Looks at the next sessions' clocks.
+    pub(super) fn sweep(&mut self) {
+        let unix_ms = Timestamp::now().unix_ms();
+        let count = self.slots.len().min(SWEEP_SESSIONS);
+        for _ in 0..count {
+            if self.sweep_at >= self.slots.len() {
+                self.sweep_at = 0;
+            }
+            let slot = self.sweep_at as u32;
+            self.sweep_at += 1;
+            if self.slots[slot as usize].session.as_ref().is_some_and(|session| self.is_due(session, unix_ms)) {
+                self.with(slot, |worker, slot, session| worker.tick(slot, session, unix_ms));
+            }
+        }
+    }
+
+    /// Whether `tick` has anything to do; cheap, as it runs for every session.
+    fn is_due(&self, session: &Session, unix_ms: i64) -> bool {
+        self.now_ms >= session.next_heartbeat_ms
+            || (session.phase != Phase::Live && self.now_ms >= session.deadline_ms)
+            || (session.blocked_since_ms != 0
+                && self.now_ms - session.blocked_since_ms >= self.shared.options.slow_close_ms)
+            || unix_ms + EXPIRING_MS >= session.expires_at_unix_ms
+            || session.catch_up.is_some()
+    }
+
+    fn tick(&mut self, slot: u32, session: &mut Session, unix_ms: i64) {
+        match session.phase {
+            Phase::Closing => {
+                if self.now_ms >= session.deadline_ms {
+                    session.deadline_ms = 0;
+                }
+                return;
+            }
+            Phase::New if self.now_ms >= session.deadline_ms => {
+                return self.close(slot, session, CloseCode::Unauthenticated, None);
+            }
+            Phase::New | Phase::Authenticating => return,
+            Phase::Live => {}
+        }
+        if session.blocked_since_ms != 0 && self.now_ms - session.blocked_since_ms >= self.shared.options.slow_close_ms
+        {
+            // It takes nothing, not even a close frame: tried once, then dropped with what waits for it.
+            session.outbox = super::outbox::Outbox::default();
+            session.push(frame::close(CloseCode::Slow, None));
+            let mut writes = 0;
+            let _ = session.outbox.flush(&mut session.socket, &mut writes);
+            return self.abandon(slot, session);
+        }
+        if unix_ms > session.expires_at_unix_ms + GRACE_MS {
+            return self.close(slot, session, CloseCode::Unauthenticated, None);
+        }
+        if !session.expiring_told && unix_ms + EXPIRING_MS >= session.expires_at_unix_ms {
+            #[derive(Serialize)]
+            #[serde(rename_all = "camelCase")]
+            struct Expiring {
+                in_ms: i64,
+            }
+            session.expiring_told = true;
+            session.push(reply::notice(
+                "auth.expiring",
+                &Expiring { in_ms: (session.expires_at_unix_ms - unix_ms).max(0) },
+            ));
+            self.mark_dirty_session(slot, session);
+        }
+        if self.now_ms >= session.next_heartbeat_ms {
+            self.beat(slot, session);
+        }
+        if session.catch_up.is_some() && session.phase == Phase::Live {
+            self.pump(slot, session);
+        }
+    }
+
+    fn beat(&mut self, slot: u32, session: &mut Session) {
+        if session.unanswered >= 2 {
+            return self.close(slot, session, CloseCode::NoPong, None);
+        }
+        session.next_heartbeat_ms = self.now_ms + self.shared.options.heartbeat_ms;
+        session.unanswered += 1;
+        // Where the last beat still waits, another would only grow the queue.
+        if session.blocked_since_ms == 0 {
+            let heads = self.heads(session);
+            session.push(reply::notice("hb", &Beat { heads }));
+            session.push(frame::ping());
+            self.mark_dirty_session(slot, session);
+        }
+    }
+
+    /// Positions up to which this socket was given everything: user stream, open threads, others in rotation.
+    fn heads(&self, session: &mut Session) -> BTreeMap<String, u64> {
+        let mut heads = BTreeMap::new();
+        let mut add = |number: u32| {
+            if let Some(local) = self.locals.get(number as usize) {
+                heads.insert(name_of(local.stream), local.delivered);
+            }
+        };
+        if session.user != NOWHERE {
+            add(session.user);
+        }
+        let open = session.open.as_deref().map_or(&[][..], Vec::as_slice);
+        open.iter()
+            .map(|thread| self.local_of(crate::updates::StreamId::Thread(*thread)))
+            .filter(|n| session.threads.contains(n))
+            .for_each(&mut add);
+        let count = session.threads.len();
+        for step in 0..count.min(HEADS) {
+            add(session.threads[(usize::from(session.rotation) + step) % count]);
+        }
+        if count > 0 {
+            session.rotation = ((usize::from(session.rotation) + HEADS) % count) as u16;
+        }
+        heads
+    }
+
+    pub(super) fn close_all(&mut self, code: CloseCode, spread_ms: u32) {
+        for slot in 0..self.slots.len() as u32 {
+            let spread = u64::from(slot).wrapping_mul(0x9E37_79B9) % u64::from(spread_ms.max(1));
+            self.with(slot, |worker, slot, session| worker.close(slot, session, code, Some(spread as u32)));
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Beat {
+    heads: BTreeMap<String, u64>,
+}

@@ -1,0 +1,472 @@
+//! A worker loop: one thread, one poller, its own sockets. Everything a socket needs happens here in turns: take what
+//! arrived, handle it, and write each dirty socket once. No timer delays a write and no lock is held while writing.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::delivery::Local;
+use super::inbox::{Inbox, NewSocket, SessionAddr, ToWorker};
+use super::node::Shared;
+use super::outbox::{Flush, REPLY_BYTES, UPDATE_BYTES};
+use super::session::{NOWHERE, Phase, Session};
+use super::ws::{self, FrameKind, Parsed};
+use crate::protocol::{CloseCode, frame};
+use crate::telemetry::metrics;
+use crate::updates::StreamId;
+
+const WAKER: Token = Token(usize::MAX);
+/// Bytes read at once.
+const SCRATCH: usize = 16 << 10;
+/// Bytes read from one socket in one turn; the rest waits for the next turn.
+const TURN_BYTES: usize = 64 << 10;
+/// Between looks at the clock of all sessions.
+const SWEEP_MS: u64 = 100;
+/// Life of a socket after its close frame was queued.
+pub const LINGER_MS: u64 = 2_000;
+
+pub(super) struct Slot {
+    pub generation: u32,
+    pub session: Option<Box<Session>>,
+}
+
+/// One worker.
+pub struct Worker {
+    pub(super) index: u16,
+    pub(super) shared: Arc<Shared>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) locals: Vec<Local>,
+    pub(super) free_locals: Vec<u32>,
+    pub(super) by_stream: HashMap<StreamId, u32>,
+    pub(super) now_ms: u64,
+    pub(super) dirty: Vec<u32>,
+    pub(super) sweep_at: usize,
+    inbox: Arc<Inbox>,
+    poll: Poll,
+    free: Vec<u32>,
+    /// Sockets with more input at hand.
+    readable: Vec<u32>,
+    scratch: Vec<u8>,
+    started: Instant,
+    stopping: bool,
+}
+
+impl Worker {
+    /// Makes a worker and its inbox.
+    pub fn new(index: u16, shared: Arc<Shared>) -> io::Result<(Self, Arc<Inbox>)> {
+        let poll = Poll::new()?;
+        let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?));
+        let worker = Self {
+            index,
+            shared,
+            slots: Vec::new(),
+            locals: Vec::new(),
+            free_locals: Vec::new(),
+            by_stream: HashMap::new(),
+            now_ms: 0,
+            dirty: Vec::new(),
+            sweep_at: 0,
+            inbox: inbox.clone(),
+            poll,
+            free: Vec::new(),
+            readable: Vec::new(),
+            scratch: Vec::new(),
+            started: Instant::now(),
+            stopping: false,
+        };
+        Ok((worker, inbox))
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut messages = Vec::new();
+        let mut next_sweep_ms = SWEEP_MS;
+        while !self.stopping {
+            let mut wait = Duration::from_millis(next_sweep_ms.saturating_sub(self.now_ms).min(SWEEP_MS));
+            self.inbox.going_to_sleep();
+            if !self.readable.is_empty() || !self.inbox.is_empty() {
+                wait = Duration::ZERO;
+            }
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "poll failed");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.inbox.awake();
+            self.now_ms = self.started.elapsed().as_millis() as u64;
+            for slot in std::mem::take(&mut self.readable) {
+                self.with(slot, Self::read);
+            }
+            for event in &events {
+                if event.token() == WAKER {
+                    continue;
+                }
+                let slot = event.token().0 as u32;
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.with(slot, Self::read);
+                }
+                if event.is_writable() {
+                    self.mark_dirty(slot);
+                }
+            }
+            self.take_messages(&mut messages);
+            self.flush_dirty();
+            if self.now_ms >= next_sweep_ms {
+                self.sweep();
+                self.flush_dirty();
+                next_sweep_ms = self.now_ms + SWEEP_MS;
+            }
+        }
+    }
+
+    fn take_messages(&mut self, messages: &mut Vec<ToWorker>) {
+        if self.inbox.drain(messages) {
+            self.lose_everything();
+        }
+        for message in messages.drain(..) {
+            match message {
+                ToWorker::Run(run) => self.deliver(&run),
+                ToWorker::Replies(replies) => {
+                    for (to, frame, thread) in replies {
+                        self.reply(to, frame, Some(thread), true);
+                    }
+                }
+                ToWorker::Reply { to, frame, thread } => self.reply(to, frame, thread, false),
+                ToWorker::Socket(socket) => self.accept(*socket),
+                ToWorker::Jump { stream, head } => self.jump(stream, head),
+                ToWorker::Authenticated { to, access, reply, user, threads, resumed } => {
+                    self.on(to, |worker, slot, session| {
+                        worker.authenticated(slot, session, access, reply, user, threads, resumed);
+                    });
+                }
+                ToWorker::Refreshed { to, access, reply } => self.on(to, |_, _, session| {
+                    session.expires_at_unix_ms = access.expires_at_ms;
+                    session.expiring_told = false;
+                    session.push(reply);
+                }),
+                ToWorker::AuthFailed { to, id, refusal } => {
+                    self.on(to, |worker, slot, session| worker.auth_failed(slot, session, id, &refusal));
+                }
+                ToWorker::Sync { to, reply, streams, resumed } => {
+                    self.on(to, |worker, slot, session| worker.synced(slot, session, reply, streams, resumed));
+                }
+                ToWorker::Page { to, stream, since, result } => {
+                    self.on(to, |worker, slot, session| worker.page(slot, session, stream, since, result));
+                }
+                ToWorker::Snapshot { to, stream, result } => {
+                    self.on(to, |worker, slot, session| worker.snapshot(slot, session, stream, result));
+                }
+                ToWorker::Close { to, code, retry_after_ms } => {
+                    self.on(to, |worker, slot, session| worker.close(slot, session, code, retry_after_ms));
+                }
+                ToWorker::CloseAll { code, spread_ms } => self.close_all(code, spread_ms),
+                ToWorker::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn accept(&mut self, new: NewSocket) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, session: None });
+            (self.slots.len() - 1) as u32
+        });
+        let mut socket = TcpStream::from_std(new.stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut socket, Token(slot as usize), interest) {
+            tracing::warn!(%error, "a socket could not be registered");
+            self.free.push(slot);
+            return;
+        }
+        let generation = self.slots[slot as usize].generation;
+        let deadline_ms = self.now_ms + self.shared.options.auth_timeout_ms;
+        let mut session = Box::new(Session::new(socket, generation, new.guard, new.credential, deadline_ms));
+        session.partial = new.early;
+        session.push(self.shared.hello());
+        self.slots[slot as usize].session = Some(session);
+        metrics().sockets.inc();
+        self.mark_dirty(slot);
+        // What came behind the request, and what came before the registration.
+        self.readable.push(slot);
+    }
+
+    /// Runs `act` on a session taken out of its slot, and puts it back unless it is over.
+    pub(super) fn with(&mut self, slot: u32, act: impl FnOnce(&mut Self, u32, &mut Session)) {
+        let Some(mut session) = self.slots.get_mut(slot as usize).and_then(|entry| entry.session.take()) else {
+            return;
+        };
+        act(self, slot, &mut session);
+        if session.phase == Phase::Closing && session.deadline_ms == 0 {
+            self.drop_session(slot, session);
+        } else {
+            self.slots[slot as usize].session = Some(session);
+        }
+    }
+
+    /// The same for an address, where the slot still holds that session.
+    pub(super) fn on(&mut self, to: SessionAddr, act: impl FnOnce(&mut Self, u32, &mut Session)) {
+        if self.slots.get(to.slot as usize).is_some_and(|entry| entry.generation == to.generation) {
+            self.with(to.slot, |worker, slot, session| {
+                if session.phase != Phase::Closing {
+                    act(worker, slot, session);
+                    worker.mark_dirty_session(slot, session);
+                }
+            });
+        }
+    }
+
+    pub(super) fn addr(&self, slot: u32, session: &Session) -> SessionAddr {
+        SessionAddr { worker: self.index, slot, generation: session.generation }
+    }
+
+    /// Starts closing: the close frame is queued, the session leaves all streams, nothing more is read as commands.
+    pub(super) fn close(&mut self, slot: u32, session: &mut Session, code: CloseCode, retry_after_ms: Option<u32>) {
+        if session.phase == Phase::Closing {
+            return;
+        }
+        session.push(frame::close(code, retry_after_ms));
+        self.leave_everything(slot, session);
+        session.phase = Phase::Closing;
+        session.deadline_ms = self.now_ms + LINGER_MS;
+        session.partial = Vec::new();
+        session.fragments = None;
+        self.mark_dirty_session(slot, session);
+    }
+
+    /// Ends a session without another word: the peer is gone.
+    pub(super) fn abandon(&mut self, slot: u32, session: &mut Session) {
+        self.leave_everything(slot, session);
+        session.phase = Phase::Closing;
+        session.deadline_ms = 0;
+    }
+
+    fn leave_everything(&mut self, slot: u32, session: &mut Session) {
+        if session.phase != Phase::New && session.phase != Phase::Closing {
+            let addr = self.addr(slot, session);
+            self.shared.registry.remove(session.profile_id, addr);
+        }
+        self.leave_streams(slot, session);
+        session.work = None;
+        session.in_work = 0;
+    }
+
+    fn drop_session(&mut self, slot: u32, mut session: Box<Session>) {
+        if let Err(error) = self.poll.registry().deregister(&mut session.socket) {
+            tracing::debug!(%error, "deregister");
+        }
+        let entry = &mut self.slots[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(slot);
+        metrics().sockets.dec();
+    }
+
+    fn read(&mut self, slot: u32, session: &mut Session) {
+        if session.phase == Phase::Closing {
+            return self.discard(slot, session);
+        }
+        let mut buffer = std::mem::take(&mut self.scratch);
+        let mut taken = 0;
+        loop {
+            if session.phase == Phase::Closing {
+                break;
+            }
+            // What is at hand comes first; a paused session takes no more.
+            buffer.clear();
+            buffer.append(&mut session.partial);
+            self.handle_input(slot, session, &mut buffer);
+            if session.paused || session.phase == Phase::Closing {
+                break;
+            }
+            if taken >= TURN_BYTES {
+                self.readable.push(slot);
+                break;
+            }
+            let kept = session.partial.len();
+            session.partial.resize(kept + SCRATCH, 0);
+            let result = session.socket.read(&mut session.partial[kept..]);
+            session.partial.truncate(kept + *result.as_ref().unwrap_or(&0));
+            match result {
+                Ok(0) => {
+                    self.abandon(slot, session);
+                    break;
+                }
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.abandon(slot, session);
+                    break;
+                }
+            }
+        }
+        if session.partial.is_empty() {
+            session.partial = Vec::new();
+        } else {
+            session.partial.shrink_to_fit();
+        }
+        buffer.clear();
+        self.scratch = buffer;
+    }
+
+    /// After the close frame: input is thrown away until the peer closes.
+    fn discard(&mut self, slot: u32, session: &mut Session) {
+        let mut sink = [0; 4096];
+        for _ in 0..16 {
+            match session.socket.read(&mut sink) {
+                Ok(0) => {
+                    session.deadline_ms = 0;
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    session.deadline_ms = 0;
+                    return;
+                }
+            }
+        }
+        self.readable.push(slot);
+    }
+
+    /// Handles whole frames at the front of `buffer`; what is left goes back to `session.partial`.
+    fn handle_input(&mut self, slot: u32, session: &mut Session, buffer: &mut [u8]) {
+        let mut at = 0;
+        session.paused = false;
+        while at < buffer.len() && session.phase != Phase::Closing {
+            if session.in_work >= super::session::COMMANDS_IN_WORK
+                || session.outbox.bytes() > UPDATE_BYTES + REPLY_BYTES
+            {
+                session.paused = true;
+                break;
+            }
+            match ws::parse(&mut buffer[at..], self.shared.options.frame_bytes) {
+                Ok(Parsed::Incomplete { .. }) => break,
+                Ok(Parsed::Frame { kind, fin, start, end }) => {
+                    metrics().frames_received.inc();
+                    self.handle_frame(slot, session, kind, fin, &buffer[at + start..at + end]);
+                    at += end;
+                }
+                Err(code) => self.close(slot, session, code, None),
+            }
+        }
+        if session.phase != Phase::Closing {
+            session.partial.extend_from_slice(&buffer[at..]);
+        }
+    }
+
+    fn handle_frame(&mut self, slot: u32, session: &mut Session, kind: FrameKind, fin: bool, payload: &[u8]) {
+        session.roll_window(self.now_ms);
+        match kind {
+            FrameKind::Text if session.fragments.is_some() => {
+                self.close(slot, session, CloseCode::ProtocolViolation, None);
+            }
+            FrameKind::Text if fin => self.text(slot, session, payload),
+            FrameKind::Text => session.fragments = Some(Box::new(payload.to_vec())),
+            FrameKind::Continuation => self.continuation(slot, session, fin, payload),
+            FrameKind::Ping | FrameKind::Pong => {
+                session.controls = session.controls.saturating_add(1);
+                if self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S {
+                    return self.close(slot, session, CloseCode::TooMany, Some(10_000));
+                }
+                if kind == FrameKind::Ping {
+                    session.push(frame::pong(payload));
+                    self.mark_dirty_session(slot, session);
+                } else {
+                    session.unanswered = 0;
+                }
+            }
+            FrameKind::Close if ws::close_is_valid(payload) => self.close(slot, session, CloseCode::Normal, None),
+            FrameKind::Close => self.close(slot, session, CloseCode::ProtocolViolation, None),
+        }
+    }
+
+    fn continuation(&mut self, slot: u32, session: &mut Session, fin: bool, payload: &[u8]) {
+        let Some(mut message) = session.fragments.take() else {
+            return self.close(slot, session, CloseCode::ProtocolViolation, None);
+        };
+        if message.len() + payload.len() > self.shared.options.frame_bytes {
+            return self.close(slot, session, CloseCode::MessageTooBig, None);
+        }
+        message.extend_from_slice(payload);
+        session.controls = session.controls.saturating_add(1);
+        if fin {
+            self.text(slot, session, &message);
+        } else {
+            session.fragments = Some(message);
+        }
+    }
+
+    pub(super) fn mark_dirty(&mut self, slot: u32) {
+        if let Some(session) = self.slots.get_mut(slot as usize).and_then(|entry| entry.session.as_mut())
+            && !session.dirty
+        {
+            session.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    pub(super) fn mark_dirty_session(&mut self, slot: u32, session: &mut Session) {
+        if !session.dirty {
+            session.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Writes every dirty socket once; sockets that emptied go on catching up or reading, which may make them dirty again.
+    fn flush_dirty(&mut self) {
+        let mut writes = 0;
+        while let Some(slot) = self.dirty.pop() {
+            self.with(slot, |worker, slot, session| worker.flush(slot, session, &mut writes));
+        }
+        if writes > 0 {
+            metrics().socket_writes.inc_by(writes);
+        }
+    }
+
+    fn flush(&mut self, slot: u32, session: &mut Session, writes: &mut u64) {
+        session.dirty = false;
+        if session.outbox.is_empty() {
+            return self.after_flush(slot, session);
+        }
+        let before = *writes;
+        match session.outbox.flush(&mut session.socket, writes) {
+            Ok(Flush::Empty) => {
+                session.blocked_since_ms = 0;
+                self.after_flush(slot, session);
+            }
+            Ok(Flush::Blocked) => {
+                if session.blocked_since_ms == 0 || *writes > before {
+                    session.blocked_since_ms = self.now_ms.max(1);
+                }
+            }
+            Err(_) => self.abandon(slot, session),
+        }
+    }
+
+    fn after_flush(&mut self, slot: u32, session: &mut Session) {
+        if session.phase == Phase::Closing {
+            // All is with the kernel; the peer answers with its own close, or the deadline ends it.
+            if session.socket.shutdown(std::net::Shutdown::Write).is_err() {
+                session.deadline_ms = 0;
+            }
+            return;
+        }
+        if session.catch_up.is_some() {
+            self.pump(slot, session);
+        }
+        if session.paused && session.in_work < super::session::COMMANDS_IN_WORK {
+            session.paused = false;
+            self.readable.push(slot);
+        }
+    }
+
+    /// The local number of a session's stream.
+    pub(super) fn local_of(&self, stream: StreamId) -> u32 {
+        self.by_stream.get(&stream).copied().unwrap_or(NOWHERE)
+    }
+}
