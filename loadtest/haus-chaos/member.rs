@@ -21,7 +21,7 @@ use crate::mirror::Mirror;
 use crate::plan::Workload;
 use crate::recorder::{Recorder, body_hash};
 use crate::rig::rng::Rng;
-use crate::wire::{Created, Frame, Page, Resumed, ThreadAdded, ThreadRemoved, frames};
+use crate::wire::{Created, Frame, Page, Resumed, ThreadAdded, ThreadRemoved, ThreadRow, UserSnapshot, frames};
 
 /// A gap may close by itself for so long before the client asks.
 const GAP_GRACE: Duration = Duration::from_millis(250);
@@ -240,6 +240,9 @@ impl Member {
             self.recorder.write(&Record::Snapshot { client, stream, seq });
             let held = self.mirror.at(stream);
             self.mirror.go_on_from(stream, seq);
+            if let (StreamId::User, Ok(snapshot)) = (stream, serde_json::from_str::<UserSnapshot>(d)) {
+                snapshot.threads.iter().for_each(|row| self.on_added(row));
+            }
             if let (StreamId::Thread(thread), Ok(page)) = (stream, serde_json::from_str::<Page<'_>>(d)) {
                 self.took_page(thread, self.recorder.next_read(), &page, held.unwrap_or(seq));
             }
@@ -252,10 +255,7 @@ impl Member {
         self.recorder.write(&Record::Deliver { client, stream, seq, kind, nonce, hash, t_us });
         self.mirror.deliver(stream, seq);
         if let Ok(added) = serde_json::from_str::<ThreadAdded>(if up == "thread.added" { d } else { "" }) {
-            let (thread, seq) = (added.thread.id, added.thread.seq);
-            if self.mirror.added(thread, seq) {
-                self.recorder.write(&Record::Added { client, thread, seq });
-            }
+            self.on_added(&added.thread);
         }
         if let Ok(removed) = serde_json::from_str::<ThreadRemoved>(if up == "thread.removed" { d } else { "" }) {
             let (thread, seq) = (removed.thread_id, removed.seq);
@@ -263,6 +263,13 @@ impl Member {
             if self.mirror.removed(thread, seq) {
                 self.fills.retain(|fill| fill.thread != thread);
             }
+        }
+    }
+
+    fn on_added(&mut self, row: &ThreadRow) {
+        let (client, thread, seq) = (self.identity.client, row.id, row.seq);
+        if self.mirror.added(thread, seq) {
+            self.recorder.write(&Record::Added { client, thread, seq });
         }
     }
 

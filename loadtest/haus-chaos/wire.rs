@@ -63,6 +63,13 @@ pub struct ThreadAdded {
     pub thread: ThreadRow,
 }
 
+/// `d` of the user stream's `snapshot`.
+#[derive(Debug, Deserialize)]
+pub struct UserSnapshot {
+    #[serde(default)]
+    pub threads: Vec<ThreadRow>,
+}
+
 /// `d` of `thread.removed`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,7 +97,7 @@ pub struct SendOk {
     pub dup: bool,
 }
 
-/// Messages of a snapshot, of `thread.open`, of `history` and of the REST page.
+/// Messages of a snapshot, of `history` and of the REST page.
 #[derive(Debug, Deserialize)]
 pub struct Page<'a> {
     #[serde(default, borrow)]

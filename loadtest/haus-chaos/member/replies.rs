@@ -12,6 +12,8 @@ use crate::wire::{AuthOk, Frame, Message, Page, Refusal, SendOk};
 
 /// Messages asked for at once (the protocol's most).
 const PAGE_LIMIT: u64 = 100;
+/// A message number above every other that JSON carries exactly: asks for the newest page.
+const BEYOND_ALL: u64 = 1 << 53;
 
 impl Member {
     pub(super) fn on_reply(&mut self, id: u64, frame: &Frame<'_>) {
@@ -91,10 +93,8 @@ impl Member {
         let Some(fill) = self.fills.pop_front() else { return };
         let (client, thread, read) = (self.identity.client, fill.thread, self.recorder.next_read());
         self.recorder.write(&Record::Read { client, thread, read });
-        let (name, d) = match fill.before {
-            Some(before) => ("history", json!({"threadId": thread, "before": before, "limit": PAGE_LIMIT})),
-            None => ("thread.open", json!({"threadId": thread, "limit": PAGE_LIMIT / 2})),
-        };
-        out.push(self.command(now, name, &d, Command::Fill { fill, read }));
+        let before = fill.before.unwrap_or(BEYOND_ALL);
+        let d = json!({"threadId": thread, "before": before, "limit": PAGE_LIMIT});
+        out.push(self.command(now, "history", &d, Command::Fill { fill, read }));
     }
 }

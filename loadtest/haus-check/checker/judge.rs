@@ -134,8 +134,7 @@ impl<'a> Judge<'a> {
         streams.sort_unstable();
         streams.dedup();
         for stream in streams {
-            let due = self.due(client, stream);
-            self.position(client, stream).begin(resume.get(&stream).copied(), listed.get(&stream).copied(), due);
+            self.position(client, stream).begin(resume.get(&stream).copied(), listed.get(&stream).copied());
         }
     }
 
@@ -159,7 +158,8 @@ impl<'a> Judge<'a> {
         }
         self.report.obligations.resume_over_100 += u64::from(longest > LONG_RESUME);
         for stream in reset {
-            self.position(client, *stream).reset();
+            let due = self.due(client, *stream);
+            self.position(client, *stream).reset(due);
         }
         for stream in denied {
             let last = self.position(client, *stream).last();

@@ -26,14 +26,7 @@ pub struct Position {
     replayed: u64,
     holes: BTreeSet<u64>,
     owed: BTreeSet<u64>,
-    lost: Option<Lost>,
-}
-
-/// What a `reset` left to be read: everything from `from` up to the next known position, minus what pages showed.
-#[derive(Debug, Default)]
-struct Lost {
-    from: u64,
-    read: BTreeSet<u64>,
+    listed: Option<u64>,
 }
 
 impl Position {
@@ -43,13 +36,11 @@ impl Position {
     }
 
     /// A session began. `resume`: the position it asked from; `listed`: the position the reply gave.
-    pub fn begin(&mut self, resume: Option<u64>, listed: Option<u64>, due: impl FnOnce(u64, u64) -> Vec<u64>) {
+    pub fn begin(&mut self, resume: Option<u64>, listed: Option<u64>) {
         self.replayed = 0;
         self.catch_up = resume.map(|_| CatchUp::Resume);
         self.last = resume.or(listed);
-        if let Some(last) = self.last {
-            self.owe_lost(last, due);
-        }
+        self.listed = listed;
     }
 
     /// The session ended: what is still missing is named.
@@ -88,7 +79,6 @@ impl Position {
         self.owed.remove(&seq);
         let Some(last) = self.last else {
             self.last = Some(seq);
-            self.owe_lost(seq - 1, due);
             return None;
         };
         if seq > last {
@@ -136,16 +126,18 @@ impl Position {
         self.last = Some(seq);
     }
 
-    /// The server named the stream in `reset`: the client reads history from where it stood.
-    pub fn reset(&mut self) {
-        self.lost = self.last.map(|last| Lost { from: last + 1, read: BTreeSet::new() });
-        self.forget();
-    }
-
-    fn owe_lost(&mut self, until: u64, due: impl FnOnce(u64, u64) -> Vec<u64>) {
-        if let Some(lost) = self.lost.take() {
-            self.owed.extend(due(lost.from, until).into_iter().filter(|seq| !lost.read.contains(seq)));
+    /// The server named the stream in `reset`: it is live where the reply to `auth` listed it, and the client reads from
+    /// history what lies before.
+    pub fn reset(&mut self, due: impl FnOnce(u64, u64) -> Vec<u64>) {
+        if self.catch_up == Some(CatchUp::Resume)
+            && self.replayed == 0
+            && let (Some(last), Some(listed)) = (self.last, self.listed)
+        {
+            self.owed.extend(due(last + 1, listed));
+            self.last = Some(listed);
         }
+        self.owed.append(&mut self.holes);
+        self.catch_up = None;
     }
 
     /// The client may not see the stream any more: nothing is held.
@@ -182,9 +174,6 @@ impl Position {
     /// A history page showed the message at `seq`.
     pub fn read(&mut self, seq: u64) {
         self.owed.remove(&seq);
-        if let Some(lost) = &mut self.lost {
-            lost.read.insert(seq);
-        }
     }
 
     /// What snapshots left out and was never read, from `join` on.

@@ -112,6 +112,8 @@ fn a9_snapshot_and_reset_are_no_truncation_once_read() {
     expect("a10-snapshot-unread", three([head, vec![SETTLED, END]].concat()), &["A10"]);
     let reset =
         Record::Resumed { client: 2, streams: Positions::new(), reset: vec![StreamId::Thread(T)], denied: vec![] };
+    let early = vec![open(), auth(at(0), at(2)), got(3, 3), reset.clone(), SETTLED, END];
+    expect("a10-reset-after-live", three(early), &["A10"]);
     let unread = vec![open(), auth(at(0), at(2)), reset.clone(), page(&[2]), got(3, 3), SETTLED, END];
     expect("a10-reset-unread", three(unread), &["A10"]);
     let records = vec![open(), auth(at(0), at(2)), reset, READ, page(&[1, 2]), got(3, 3), SETTLED, END];
