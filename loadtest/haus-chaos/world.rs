@@ -177,6 +177,11 @@ impl World {
         let node = self.node(node);
         if frozen_ms > 0 {
             node.freeze();
+            recorder.write(&Record::Fault {
+                kind: Fault::NodeStop,
+                node: node.name().to_owned(),
+                t_us: recorder.t_us(),
+            });
             tokio::time::sleep(Duration::from_millis(frozen_ms)).await;
         }
         node.kill();

@@ -88,6 +88,7 @@ impl<'a> Judge<'a> {
                 }
                 self.sends.struck(kind, &node, t_us, &mut self.report.obligations);
             }
+            Record::Heal { kind: Fault::NodeStop, node, .. } => self.sends.went_on(&node),
             Record::Heal { kind, .. } => self.redis_down &= kind != Fault::RedisDown,
             Record::Repairs { count, .. } => self.report.obligations.hole_filled_from_log += count,
             Record::Settled { client } => self.settled(client, false),

@@ -10,8 +10,8 @@ use super::record::Fault;
 use super::report::{Anomaly, Obligations, Report};
 use super::truth::Truth;
 
-/// Deliveries this long after a kill did not come from the dead node's own publish.
-const PUBLISH_GRACE_US: u64 = 100_000;
+/// Deliveries this long after a node stopped or died did not come from its own publish.
+const PUBLISH_GRACE_US: u64 = 50_000;
 
 type Body = (Uuid, u64);
 
@@ -21,7 +21,8 @@ struct Attempts {
     refused: u32,
     acked: bool,
     dup_acked: bool,
-    killed_at_us: Option<u64>,
+    stopped_at_us: Option<u64>,
+    was_killed: bool,
     delivered_at_us: Option<u64>,
 }
 
@@ -73,18 +74,19 @@ impl Sends {
     /// A fault struck; counts what it met.
     pub fn struck(&mut self, kind: Fault, node: &str, t_us: u64, obligations: &mut Obligations) {
         match kind {
-            Fault::NodeKill => {
+            Fault::NodeStop | Fault::NodeKill => {
                 let mut met = false;
                 for (body, _) in self.in_flight.iter().filter(|(_, on)| *on == node) {
                     met = true;
-                    if let Some(attempts) = self.attempts.get_mut(body)
-                        && attempts.sent == 1
-                    {
-                        attempts.killed_at_us.get_or_insert(t_us);
+                    if let Some(attempts) = self.attempts.get_mut(body).filter(|attempts| attempts.sent == 1) {
+                        attempts.stopped_at_us.get_or_insert(t_us);
+                        attempts.was_killed |= kind == Fault::NodeKill;
                     }
                 }
-                self.in_flight.retain(|_, on| on != node);
-                obligations.kill_with_sends_in_flight += u64::from(met);
+                if kind == Fault::NodeKill {
+                    self.in_flight.retain(|_, on| on != node);
+                    obligations.kill_with_sends_in_flight += u64::from(met);
+                }
             }
             Fault::PostgresDown => {
                 obligations.postgres_restart_with_sends_in_flight += u64::from(!self.in_flight.is_empty());
@@ -93,8 +95,17 @@ impl Sends {
         }
     }
 
+    /// A stopped node went on.
+    pub fn went_on(&mut self, node: &str) {
+        for (body, _) in self.in_flight.iter().filter(|(_, on)| *on == node) {
+            if let Some(attempts) = self.attempts.get_mut(body) {
+                attempts.stopped_at_us = None;
+            }
+        }
+    }
+
     /// The last look: refused bodies that are in the log, messages nobody sent, and kills that fell between
-    /// commit and publish (sent once before the kill, answered `dup` to the one repetition, and first heard of
+    /// commit and publish (sent once before the node stopped, answered `dup` to the one repetition, and first heard of
     /// when the dead node could no longer have told it).
     pub fn finish(&self, truth: &Truth, report: &mut Report) {
         for (thread, seq, nonce, hash) in truth.messages() {
@@ -110,8 +121,9 @@ impl Sends {
             }
         }
         let between = self.attempts.values().filter(|attempts| {
-            let late = attempts.killed_at_us.zip(attempts.delivered_at_us);
-            attempts.sent == 2 && attempts.dup_acked && late.is_some_and(|(kill, seen)| seen >= kill + PUBLISH_GRACE_US)
+            let late = attempts.stopped_at_us.zip(attempts.delivered_at_us);
+            let untold = late.is_some_and(|(stop, seen)| seen >= stop + PUBLISH_GRACE_US);
+            attempts.sent == 2 && attempts.dup_acked && attempts.was_killed && untold
         });
         report.obligations.kill_between_commit_and_publish += between.count() as u64;
     }
