@@ -123,6 +123,10 @@ fn obligations_count_only_what_really_bit() {
         vec![send(1), fault(Fault::NodeKill, 0), got_body(1, 1, 1, HALF_SECOND_US), send(1), dup(1, 1), log(1, 1)];
     let met = expect("kill-between", between, &[]).obligations;
     assert_eq!((met.kill_with_sends_in_flight, met.kill_between_commit_and_publish), (1, 1));
+    let heal = Record::Heal { kind: Fault::NodeStop, node: "n1".to_owned(), t_us: 2 };
+    let late = got_body(1, 1, 1, HALF_SECOND_US);
+    let only_stopped = vec![send(1), fault(Fault::NodeStop, 0), heal, late, send(1), dup(1, 1), log(1, 1)];
+    assert_eq!(expect("only-stopped", only_stopped, &[]).obligations.kill_between_commit_and_publish, 0);
     let retried =
         vec![send(1), fault(Fault::NodeKill, 0), send(1), ack(1, 1), got_body(1, 1, 1, HALF_SECOND_US), log(1, 1)];
     let met = expect("kill-before-commit", retried, &[]).obligations;
