@@ -130,7 +130,7 @@ END $$;
 
 -- Next seq of user streams, one each, locked in the order of profiles; appends the same kind with data for each.
 CREATE FUNCTION engine.append_user_updates(p_profiles uuid[], p_kind smallint, p_data jsonb)
-RETURNS TABLE (profile_id uuid, seq bigint)
+RETURNS TABLE (profile_id uuid, seq bigint, at timestamptz)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH bumped AS (
         INSERT INTO user_streams AS s (profile_id, seq)
@@ -140,23 +140,24 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     ), logged AS (
         INSERT INTO user_updates (profile_id, seq, kind, at, data)
         SELECT b.profile_id, b.seq, p_kind, clock_timestamp(), p_data FROM bumped b
+        RETURNING profile_id, seq, at
     )
-    SELECT b.profile_id, b.seq FROM bumped b
+    SELECT l.profile_id, l.seq, l.at FROM logged l
 $$;
 
 -- What a change of membership did: one row a log row (stream 'T') and a user-stream row (stream 'U').
 CREATE TYPE engine.change_row AS (code text, stream text, profile_id uuid, seq bigint, at timestamptz, kind smallint, data jsonb);
 
--- Appends one row to a thread whose row the caller has locked; returns its seq.
-CREATE FUNCTION engine.append_update(p_thread uuid, p_actor uuid, p_kind smallint, p_data jsonb) RETURNS bigint
+-- Appends one row to a thread whose row the caller has locked; returns it as a change.
+CREATE FUNCTION engine.append_update(p_thread uuid, p_actor uuid, p_kind smallint, p_data jsonb) RETURNS engine.change_row
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    v_seq bigint;
+    v_row engine.change_row := ROW('ok', 'T', NULL, NULL, clock_timestamp(), p_kind, p_data);
 BEGIN
-    UPDATE threads SET seq = seq + 1 WHERE id = p_thread RETURNING seq INTO v_seq;
+    UPDATE threads SET seq = seq + 1 WHERE id = p_thread RETURNING seq INTO v_row.seq;
     INSERT INTO thread_updates (thread_id, seq, kind, actor_id, at, data)
-    VALUES (p_thread, v_seq, p_kind, p_actor, clock_timestamp(), p_data);
-    RETURN v_seq;
+    VALUES (p_thread, v_row.seq, p_kind, p_actor, v_row.at, p_data);
+    RETURN v_row;
 END $$;
 
 -- Lets profiles in, at most 500 an update: log rows, spans, member rows, thread.added. The thread's row is locked.
@@ -165,32 +166,33 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS 
 #variable_conflict use_column
 DECLARE
     v_chunk uuid[];
-    v_seq bigint;
     v_no bigint;
+    v_joined engine.change_row;
     v_data jsonb;
 BEGIN
     SELECT t.no INTO v_no FROM threads t WHERE t.id = p_thread;
     FOR i IN 0..(cardinality(p_profiles) - 1) / 500 LOOP
         v_chunk := p_profiles[i * 500 + 1:(i + 1) * 500];
         v_data := jsonb_build_object('profileIds', to_jsonb(v_chunk), 'byId', p_actor);
-        v_seq := engine.append_update(p_thread, p_actor, 8::smallint, v_data);
+        v_joined := engine.append_update(p_thread, p_actor, 8::smallint, v_data);
         INSERT INTO thread_spans (thread_id, profile_id, join_seq, join_no)
-        SELECT p_thread, w.id, v_seq, v_no + 1 FROM unnest(v_chunk) w (id);
+        SELECT p_thread, w.id, v_joined.seq, v_no + 1 FROM unnest(v_chunk) w (id);
         INSERT INTO thread_members AS m (thread_id, profile_id, role, join_seq, join_no, mark_no, receipt_no)
-        SELECT p_thread, w.id, CASE WHEN w.id = p_admin THEN 'ADMIN' ELSE 'MEMBER' END::thread_role, v_seq, v_no + 1, v_no, v_no
+        SELECT p_thread, w.id, CASE WHEN w.id = p_admin THEN 'ADMIN' ELSE 'MEMBER' END::thread_role, v_joined.seq, v_no + 1, v_no, v_no
         FROM unnest(v_chunk) w (id)
         ON CONFLICT (thread_id, profile_id) DO UPDATE SET role = excluded.role, left_at = NULL, joined_at = clock_timestamp(),
             join_seq = excluded.join_seq, join_no = excluded.join_no, mark_no = excluded.mark_no,
             receipt_no = greatest(m.receipt_no, excluded.receipt_no), mark_rev = m.mark_rev + 1;
         UPDATE threads t SET member_count = t.member_count + cardinality(v_chunk) WHERE t.id = p_thread;
-        RETURN QUERY SELECT 'ok', 'T', NULL::uuid, v_seq, clock_timestamp(), 8::smallint, v_data;
-        RETURN QUERY
-        SELECT 'ok', 'U', a.profile_id, a.seq, clock_timestamp(), 32::smallint, jsonb_build_object('threadId', p_thread, 'seq', v_seq)
-        FROM engine.append_user_updates(v_chunk, 32::smallint, jsonb_build_object('threadId', p_thread, 'seq', v_seq)) a;
+        RETURN NEXT v_joined;
+        v_data := jsonb_build_object('threadId', p_thread, 'seq', v_joined.seq);
+        RETURN QUERY SELECT 'ok', 'U', a.profile_id, a.seq, a.at, 32::smallint, v_data
+                     FROM engine.append_user_updates(v_chunk, 32::smallint, v_data) a;
     END LOOP;
 END $$;
 
--- Makes a thread, or finds the DIRECT one of the pair (code 'exists', its id in data).
+-- Makes a thread, or finds the DIRECT one of the pair (code 'exists', its id in data). The creator's status and role are
+-- judged here: PENDING opens DIRECT threads only, HOUSE and ANNOUNCE are the platform ADMINs'.
 CREATE FUNCTION engine.create_thread(
     p_id uuid, p_type text, p_name text, p_description text, p_house uuid, p_creator uuid, p_members uuid[], p_direct_key text)
 RETURNS SETOF engine.change_row
@@ -198,10 +200,23 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS 
 #variable_conflict use_column
 DECLARE
     v_found uuid;
+    v_code text;
 BEGIN
+    SELECT CASE
+        WHEN p.status NOT IN ('ACTIVE', 'PENDING') THEN 'forbidden'
+        WHEN p_type <> 'DIRECT' AND p.status <> 'ACTIVE' THEN 'forbidden'
+        WHEN p_type IN ('HOUSE', 'ANNOUNCE') AND p.role <> 'ADMIN' THEN 'forbidden'
+        WHEN p_house IS NOT NULL AND NOT EXISTS (SELECT FROM houses h WHERE h.id = p_house) THEN 'invalid_house'
+        WHEN p_type = 'HOUSE' AND EXISTS (SELECT FROM threads t WHERE t.house_id = p_house AND t.type = 'HOUSE') THEN 'conflict'
+        END
+    INTO v_code FROM profiles p WHERE p.id = p_creator;
+    IF NOT FOUND OR v_code IS NOT NULL THEN
+        RETURN NEXT engine.refused(coalesce(v_code, 'forbidden'));
+        RETURN;
+    END IF;
     IF EXISTS (SELECT FROM unnest(p_members) w (id)
                WHERE NOT EXISTS (SELECT FROM profiles p WHERE p.id = w.id AND p.status IN ('ACTIVE', 'PENDING'))) THEN
-        RETURN QUERY SELECT 'not_found', NULL::text, NULL::uuid, NULL::bigint, NULL::timestamptz, NULL::smallint, NULL::jsonb;
+        RETURN NEXT engine.refused('invalid');
         RETURN;
     END IF;
     INSERT INTO threads (id, type, name, description, house_id, direct_key)
@@ -276,19 +291,18 @@ BEGIN
     END IF;
 END $$;
 
--- Ends a stay: oneself (leave), or another below one's own role (ADMINs). Where the last ADMIN of a GROUP goes, the
--- member of longest standing becomes ADMIN first, so that no group is left without one.
+-- Ends a stay: oneself (leave), or another (ADMINs). Where the last ADMIN goes, the member of highest role and longest
+-- standing becomes ADMIN first, so that no thread with members is left without one.
 CREATE FUNCTION engine.remove_member(p_thread uuid, p_actor uuid, p_profile uuid) RETURNS SETOF engine.change_row
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    v_self boolean := p_actor = p_profile;
     v_code text := engine.lock_for(p_thread, p_actor, CASE WHEN p_actor = p_profile THEN 'MEMBER' ELSE 'ADMIN' END::thread_role);
     v_thread threads%ROWTYPE;
     v_role thread_role;
     v_heir uuid;
     v_reason text := CASE WHEN p_actor = p_profile THEN 'left' ELSE 'removed' END;
-    v_seq bigint;
+    v_left engine.change_row;
     v_data jsonb;
 BEGIN
     SELECT * INTO v_thread FROM threads WHERE id = p_thread;
@@ -304,7 +318,7 @@ BEGIN
         RETURN NEXT engine.refused(v_code);
         RETURN;
     END IF;
-    IF v_role = 'ADMIN' AND v_thread.type = 'GROUP' AND NOT EXISTS (
+    IF v_role = 'ADMIN' AND NOT EXISTS (
         SELECT FROM thread_members m WHERE m.thread_id = p_thread AND m.left_at IS NULL AND m.role = 'ADMIN' AND m.profile_id <> p_profile) THEN
         SELECT m.profile_id INTO v_heir FROM thread_members m
         WHERE m.thread_id = p_thread AND m.left_at IS NULL AND m.profile_id <> p_profile
@@ -314,14 +328,14 @@ BEGIN
         END IF;
     END IF;
     v_data := jsonb_build_object('profileIds', jsonb_build_array(p_profile), 'byId', p_actor, 'reason', v_reason);
-    v_seq := engine.append_update(p_thread, p_actor, 9::smallint, v_data);
-    UPDATE thread_spans SET leave_seq = v_seq, leave_no = v_thread.no
+    v_left := engine.append_update(p_thread, p_actor, 9::smallint, v_data);
+    UPDATE thread_spans SET leave_seq = v_left.seq, leave_no = v_thread.no
     WHERE thread_id = p_thread AND profile_id = p_profile AND leave_seq IS NULL;
     UPDATE thread_members SET left_at = clock_timestamp(), role = 'MEMBER' WHERE thread_id = p_thread AND profile_id = p_profile;
     UPDATE threads SET member_count = member_count - 1 WHERE id = p_thread;
-    RETURN QUERY SELECT 'ok', 'T', NULL::uuid, v_seq, clock_timestamp(), 9::smallint, v_data;
-    v_data := jsonb_build_object('threadId', p_thread, 'seq', v_seq, 'reason', v_reason);
-    RETURN QUERY SELECT 'ok', 'U', a.profile_id, a.seq, clock_timestamp(), 33::smallint, v_data
+    RETURN NEXT v_left;
+    v_data := jsonb_build_object('threadId', p_thread, 'seq', v_left.seq, 'reason', v_reason);
+    RETURN QUERY SELECT 'ok', 'U', a.profile_id, a.seq, a.at, 33::smallint, v_data
                  FROM engine.append_user_updates(ARRAY[p_profile], 33::smallint, v_data) a;
 END $$;
 
@@ -333,7 +347,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS 
 DECLARE
     v_row thread_members%ROWTYPE;
     v_data jsonb;
-    v_seq bigint;
 BEGIN
     UPDATE thread_members m SET role = coalesce(p_role, m.role),
            nickname = CASE WHEN p_nickname IS NULL THEN m.nickname ELSE nullif(p_nickname, '') END
@@ -343,8 +356,7 @@ BEGIN
         RETURN;
     END IF;
     v_data := jsonb_build_object('profileId', p_profile, 'role', v_row.role, 'nickname', v_row.nickname, 'byId', p_actor);
-    v_seq := engine.append_update(p_thread, p_actor, 10::smallint, v_data);
-    RETURN QUERY SELECT 'ok', 'T', NULL::uuid, v_seq, clock_timestamp(), 10::smallint, v_data;
+    RETURN NEXT engine.append_update(p_thread, p_actor, 10::smallint, v_data);
 END $$;
 
 -- Changes role (ADMINs, not the own one) or nickname (oneself or ADMINs) of a member.
@@ -382,7 +394,6 @@ DECLARE
     v_new threads%ROWTYPE;
     v_changed jsonb;
     v_data jsonb;
-    v_seq bigint;
 BEGIN
     SELECT * INTO v_old FROM threads WHERE id = p_thread;
     IF v_code IS NULL AND v_old.type = 'DIRECT' THEN
@@ -414,8 +425,7 @@ BEGIN
         RETURN;
     END IF;
     v_data := jsonb_build_object('thread', v_changed, 'byId', p_actor);
-    v_seq := engine.append_update(p_thread, p_actor, 11::smallint, v_data);
-    RETURN QUERY SELECT 'ok', 'T', NULL::uuid, v_seq, clock_timestamp(), 11::smallint, v_data;
+    RETURN NEXT engine.append_update(p_thread, p_actor, 11::smallint, v_data);
 END $$;
 
 -- Moves the own read mark forward, never back; a revision below the stored one changes nothing.
@@ -430,6 +440,7 @@ DECLARE
     v_mentions bigint;
     v_moved boolean;
     v_seq bigint;
+    v_at timestamptz;
 BEGIN
     SELECT t.no INTO v_no FROM threads t WHERE t.id = p_thread;
     SELECT m.* INTO v_row FROM thread_members m
@@ -446,47 +457,91 @@ BEGIN
     v_moved := least(p_no, v_no) > v_row.mark_no AND coalesce(p_rev, v_row.mark_rev) >= v_row.mark_rev;
     IF v_moved THEN
         UPDATE thread_members m SET mark_no = least(p_no, v_no), receipt_no = greatest(m.receipt_no, least(p_no, v_no)),
-               mark_rev = greatest(m.mark_rev, coalesce(p_rev, m.mark_rev)), last_read_at = clock_timestamp(),
+               last_read_at = clock_timestamp(),
                last_read_message_id = (SELECT g.id FROM messages g WHERE g.thread_id = p_thread AND g.no = least(p_no, v_no))
         WHERE m.id = v_row.id RETURNING m.* INTO v_row;
     END IF;
     SELECT count(*) INTO v_mentions FROM message_mentions w
     WHERE w.thread_id = p_thread AND w.profile_id = p_profile AND w.no > v_row.mark_no AND w.no <= v_no;
     IF v_moved THEN
-        SELECT a.seq INTO v_seq FROM engine.append_user_updates(ARRAY[p_profile], 34::smallint, jsonb_build_object('threadId', p_thread)) a;
+        SELECT a.seq, a.at INTO v_seq, v_at
+        FROM engine.append_user_updates(ARRAY[p_profile], 34::smallint, jsonb_build_object('threadId', p_thread)) a;
     END IF;
-    RETURN QUERY SELECT 'ok', v_row.mark_no, v_row.mark_rev, v_no, v_mentions, v_row.muted_until, v_seq, clock_timestamp();
+    RETURN QUERY SELECT 'ok', v_row.mark_no, v_row.mark_rev, v_no, v_mentions, v_row.muted_until, v_seq, v_at;
 END $$;
 
--- Pages of thread logs after given positions, with the messages at their present revision. For the node, which applies
--- visibility itself (every asker is attached within a stay it has checked).
-CREATE FUNCTION engine.log_pages(p_threads uuid[], p_since bigint[], p_limit integer)
-RETURNS TABLE (thread_id uuid, seq bigint, kind smallint, actor_id uuid, no bigint, at timestamptz, data jsonb,
-    message_id uuid, sender_id uuid, content text, media_url text, media_type text, type text, reply_to_id uuid,
-    mentions uuid[], nonce uuid, is_edited boolean, is_deleted boolean, is_pinned boolean, rev integer, sent_at timestamptz,
-    edited_at timestamptz, deleted_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off AS $$
-    SELECT w.id, u.seq, u.kind, u.actor_id, u.no, u.at, u.data, g.id, g.sender_id, g.content, g.media_url, g.media_type::text,
-           g.type::text, g.reply_to_id, g.mentions, u.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at,
-           g.edited_at, g.deleted_at
-    FROM unnest(p_threads, p_since) WITH ORDINALITY AS w (id, since, ord)
+-- The log with its messages at their present revision: what every replay is rendered from.
+CREATE VIEW engine.log_rows AS
+    SELECT u.thread_id, u.seq, u.kind, u.actor_id, u.no, u.at, u.data, u.message_id, g.id IS NULL AS message_gone, g.sender_id,
+           g.content, g.media_url, g.media_type::text, g.type::text, g.reply_to_id, g.mentions, u.nonce, g.is_edited,
+           g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at, g.deleted_at
+    FROM thread_updates u LEFT JOIN messages g ON g.id = u.message_id;
+
+-- Pages of thread logs after given positions. For the node, which applies visibility itself (every asker is attached
+-- within a stay it has checked). The planner settings of this and the readers below keep a plan good that a session
+-- cached while the tables were empty.
+CREATE FUNCTION engine.log_pages(p_threads uuid[], p_since bigint[], p_limit integer) RETURNS SETOF engine.log_rows
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT l.* FROM unnest(p_threads, p_since) WITH ORDINALITY AS w (id, since, ord)
     CROSS JOIN LATERAL (
-        SELECT u.* FROM thread_updates u WHERE u.thread_id = w.id AND u.seq > w.since ORDER BY u.seq LIMIT p_limit) u
-    LEFT JOIN messages g ON g.id = u.message_id
-    ORDER BY w.ord, u.seq
-$$;
+        SELECT l.* FROM engine.log_rows l WHERE l.thread_id = w.id AND l.seq > w.since ORDER BY l.seq LIMIT p_limit) l
+    ORDER BY w.ord, l.seq;
+END $$;
+
+-- Stays as ranges of seq and no, both ends inclusive; a thread that shows its past gives one range from 1.
+CREATE FUNCTION engine.visible_ranges(p_thread uuid, p_profile uuid)
+RETURNS TABLE (low_seq bigint, high_seq bigint, low_no bigint, high_no bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    IF (SELECT t.history_for_newcomers FROM threads t WHERE t.id = p_thread) THEN
+        RETURN QUERY
+        SELECT 1::bigint, max(coalesce(s.leave_seq, 9223372036854775807)), 1::bigint, max(coalesce(s.leave_no, 9223372036854775807))
+        FROM thread_spans s WHERE s.thread_id = p_thread AND s.profile_id = p_profile HAVING count(*) > 0;
+    ELSE
+        RETURN QUERY
+        SELECT s.join_seq, coalesce(s.leave_seq, 9223372036854775807), s.join_no, coalesce(s.leave_no, 9223372036854775807)
+        FROM thread_spans s WHERE s.thread_id = p_thread AND s.profile_id = p_profile ORDER BY 1;
+    END IF;
+END $$;
+
+-- A page of the log as one person may see it. No row: never a member. The first row carries the head, seq only.
+CREATE FUNCTION engine.visible_updates(p_actor uuid, p_thread uuid, p_since bigint, p_limit integer) RETURNS SETOF engine.log_rows
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    v_head engine.log_rows;
+    v_high bigint;
+BEGIN
+    SELECT max(r.high_seq) INTO v_high FROM engine.visible_ranges(p_thread, p_actor) r;
+    IF v_high IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT least(t.seq, v_high) INTO v_head.seq FROM threads t WHERE t.id = p_thread;
+    RETURN NEXT v_head;
+    RETURN QUERY
+    SELECT l.* FROM engine.visible_ranges(p_thread, p_actor) r
+    CROSS JOIN LATERAL (
+        SELECT l.* FROM engine.log_rows l
+        WHERE l.thread_id = p_thread AND l.seq > p_since AND l.seq >= r.low_seq AND l.seq <= r.high_seq
+        ORDER BY l.seq LIMIT p_limit) l
+    ORDER BY l.seq LIMIT p_limit;
+END $$;
 
 -- Pages of user streams after given positions.
 CREATE FUNCTION engine.user_pages(p_profiles uuid[], p_since bigint[], p_limit integer)
 RETURNS TABLE (profile_id uuid, seq bigint, kind smallint, at timestamptz, data jsonb)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
     SELECT w.id, u.seq, u.kind, u.at, u.data
     FROM unnest(p_profiles, p_since) WITH ORDINALITY AS w (id, since, ord)
     CROSS JOIN LATERAL (
         SELECT u.* FROM user_updates u WHERE u.profile_id = w.id AND u.seq > w.since ORDER BY u.seq LIMIT p_limit) u
-    ORDER BY w.ord, u.seq
-$$;
+    ORDER BY w.ord, u.seq;
+END $$;
 
 -- Heads of streams: what is committed.
 CREATE FUNCTION engine.heads(p_threads uuid[], p_profiles uuid[]) RETURNS TABLE (stream uuid, is_user boolean, seq bigint)
@@ -513,85 +568,129 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enabl
      GROUP BY u.profile_id)
 $$;
 
--- The threads of profiles as their members see them, and each profile's own row: one snapshot, one call for many.
--- p_thread narrows to one thread.
-CREATE FUNCTION engine.thread_rows(p_profiles uuid[], p_thread uuid)
-RETURNS TABLE (profile_id uuid, display_name text, profile_role text, status text, user_seq bigint,
-    thread_id uuid, type text, name text, description text, avatar text, house_id uuid, is_archived boolean,
-    is_muted boolean, member_count integer, seq bigint, no bigint, created_at timestamptz, last_message_at timestamptz,
-    role text, mark_no bigint, mark_rev integer, muted_until timestamptz, join_seq bigint, mentions bigint,
-    peer_id uuid, peer_name text, peer_avatar text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+-- A thread as one of its members, present or past (has_left), sees it.
+CREATE VIEW engine.member_threads AS
+    SELECT m.profile_id, t.id AS thread_id, t.type::text, t.name, t.description, t.avatar, t.house_id, t.is_archived,
+           t.is_muted, t.member_count, t.seq, t.no, t.created_at, t.last_message_at, m.role::text, m.mark_no, m.mark_rev,
+           m.muted_until, m.join_seq,
+           (SELECT count(*) FROM message_mentions x
+            WHERE x.thread_id = m.thread_id AND x.profile_id = m.profile_id AND x.no > m.mark_no) AS mentions,
+           o.id AS peer_id, o.display_name AS peer_name, o.avatar AS peer_avatar, m.left_at IS NOT NULL AS has_left,
+           coalesce(t.last_message_at, t.created_at) AS moved_at
+    FROM thread_members m
+    JOIN threads t ON t.id = m.thread_id
+    LEFT JOIN profiles o ON t.type = 'DIRECT' AND o.id = CASE
+        WHEN left(t.direct_key, 36) = m.profile_id::text THEN right(t.direct_key, 36) ELSE left(t.direct_key, 36) END::uuid;
+
+-- A person and one of its threads; thread is NULL where there is none.
+CREATE TYPE engine.person_thread AS (
+    profile_id uuid, display_name text, profile_role text, status text, user_seq bigint, thread engine.member_threads);
+
+-- The threads of profiles, newest first, and each profile's own row: one snapshot, one call for many (the connect path).
+CREATE FUNCTION engine.thread_rows(p_profiles uuid[]) RETURNS SETOF engine.person_thread
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off AS $$
-    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0),
-           t.id, t.type::text, t.name, t.description, t.avatar, t.house_id, t.is_archived, t.is_muted, t.member_count,
-           t.seq, t.no, t.created_at, t.last_message_at, t.member_role, t.mark_no, t.mark_rev, t.muted_until, t.join_seq,
-           t.mentions, o.id, o.display_name, o.avatar
+BEGIN
+    RETURN QUERY
+    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), t.thread
     FROM unnest(p_profiles) WITH ORDINALITY AS w (id, ord)
     JOIN profiles p ON p.id = w.id
     LEFT JOIN user_streams s ON s.profile_id = w.id
     LEFT JOIN LATERAL (
-        SELECT t.*, m.role::text AS member_role, m.mark_no, m.mark_rev, m.muted_until, m.join_seq,
-               (SELECT count(*) FROM message_mentions x
-                WHERE x.thread_id = m.thread_id AND x.profile_id = m.profile_id AND x.no > m.mark_no) AS mentions
-        FROM thread_members m JOIN threads t ON t.id = m.thread_id
-        WHERE m.profile_id = w.id AND m.left_at IS NULL AND (p_thread IS NULL OR m.thread_id = p_thread)) t ON true
-    LEFT JOIN profiles o ON t.type = 'DIRECT'
-        AND o.id = CASE WHEN left(t.direct_key, 36) = w.id::text THEN right(t.direct_key, 36) ELSE left(t.direct_key, 36) END::uuid
-    ORDER BY w.ord, coalesce(t.last_message_at, t.created_at) DESC, t.id
-$$;
-
--- The stays of a profile in a thread and what newcomers may see; no row: never a member.
-CREATE FUNCTION engine.stays(p_thread uuid, p_profile uuid) RETURNS TABLE (join_seq bigint, leave_seq bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT CASE WHEN t.history_for_newcomers THEN 1 ELSE s.join_seq END, s.leave_seq
-    FROM thread_spans s JOIN threads t ON t.id = s.thread_id
-    WHERE s.thread_id = p_thread AND s.profile_id = p_profile ORDER BY 1
-$$;
-
--- A page of messages as one member may see them: before a number (newest first) or after one (oldest first). The first
--- row carries the head and whether the profile was ever a member; all in one snapshot.
-CREATE FUNCTION engine.history(p_actor uuid, p_thread uuid, p_before bigint, p_after bigint, p_limit integer)
-RETURNS TABLE (head bigint, member boolean, id uuid, no bigint, seq bigint, sender_id uuid, content text, media_url text,
-    media_type text, type text, reply_to_id uuid, mentions uuid[], nonce uuid, is_edited boolean, is_deleted boolean,
-    is_pinned boolean, rev integer, sent_at timestamptz, edited_at timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET jit = off AS $$
-#variable_conflict use_column
-DECLARE
-    v_head bigint;
-    v_all boolean;
-    v_low bigint;
-    v_high bigint;
-BEGIN
-    SELECT t.seq, t.history_for_newcomers INTO v_head, v_all FROM threads t WHERE t.id = p_thread;
-    SELECT CASE WHEN v_all THEN 1 ELSE min(s.join_no) END, CASE WHEN bool_or(s.leave_no IS NULL) THEN 9223372036854775807 ELSE max(s.leave_no) END
-    INTO v_low, v_high FROM thread_spans s WHERE s.thread_id = p_thread AND s.profile_id = p_actor HAVING count(*) > 0;
-    RETURN QUERY SELECT v_head, v_high IS NOT NULL, NULL::uuid, NULL::bigint, NULL::bigint, NULL::uuid, NULL::text, NULL::text,
-        NULL::text, NULL::text, NULL::uuid, NULL::uuid[], NULL::uuid, NULL::boolean, NULL::boolean, NULL::boolean, NULL::integer,
-        NULL::timestamptz, NULL::timestamptz;
-    IF v_high IS NULL THEN
-        RETURN;
-    ELSIF p_after IS NULL THEN
-        RETURN QUERY
-        SELECT NULL::bigint, NULL::boolean, g.id, g.no, g.seq, g.sender_id, g.content, g.media_url, g.media_type::text, g.type::text,
-               g.reply_to_id, g.mentions, g.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at
-        FROM messages g
-        WHERE g.thread_id = p_thread AND g.no < least(p_before, v_high) + (v_high < p_before)::integer AND g.no >= v_low
-          AND EXISTS (SELECT FROM thread_spans s WHERE s.thread_id = p_thread AND s.profile_id = p_actor
-                        AND (v_all OR s.join_seq <= g.seq) AND (s.leave_seq IS NULL OR g.seq <= s.leave_seq))
-        ORDER BY g.no DESC LIMIT p_limit;
-    ELSE
-        RETURN QUERY
-        SELECT NULL::bigint, NULL::boolean, g.id, g.no, g.seq, g.sender_id, g.content, g.media_url, g.media_type::text, g.type::text,
-               g.reply_to_id, g.mentions, g.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at
-        FROM messages g
-        WHERE g.thread_id = p_thread AND g.no >= greatest(p_after + 1, v_low) AND g.no <= v_high
-          AND EXISTS (SELECT FROM thread_spans s WHERE s.thread_id = p_thread AND s.profile_id = p_actor
-                        AND (v_all OR s.join_seq <= g.seq) AND (s.leave_seq IS NULL OR g.seq <= s.leave_seq))
-        ORDER BY g.no LIMIT p_limit;
-    END IF;
+        SELECT x AS thread, x.moved_at, x.thread_id FROM engine.member_threads x WHERE x.profile_id = w.id AND NOT x.has_left) t ON true
+    ORDER BY w.ord, t.moved_at DESC, t.thread_id;
 END $$;
 
+-- The same for pairs of profile and thread, memberships that ended included; no row for a pair that never was one.
+CREATE FUNCTION engine.member_rows(p_profiles uuid[], p_threads uuid[]) RETURNS SETOF engine.person_thread
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), t.thread
+    FROM unnest(p_profiles, p_threads) AS w (id, thread)
+    JOIN profiles p ON p.id = w.id
+    LEFT JOIN user_streams s ON s.profile_id = w.id
+    CROSS JOIN LATERAL (SELECT x AS thread FROM engine.member_threads x WHERE x.profile_id = w.id AND x.thread_id = w.thread) t;
+END $$;
+
+-- A page of one profile's threads, newest first, below the place (p_at, p_id); NULLs begin.
+CREATE FUNCTION engine.thread_list(p_profile uuid, p_at timestamptz, p_id uuid, p_limit integer) RETURNS SETOF engine.person_thread
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off AS $$
+BEGIN
+    RETURN QUERY
+    SELECT p.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), x
+    FROM profiles p
+    LEFT JOIN user_streams s ON s.profile_id = p.id
+    JOIN engine.member_threads x ON x.profile_id = p.id AND NOT x.has_left
+    WHERE p.id = p_profile AND (p_at IS NULL OR x.moved_at < p_at OR x.moved_at = p_at AND x.thread_id > p_id)
+    ORDER BY x.moved_at DESC, x.thread_id LIMIT p_limit;
+END $$;
+
+-- The first members of a thread (or p_profile alone) for one of its members: the asker, then by role, then by time of joining.
+CREATE FUNCTION engine.members(p_actor uuid, p_thread uuid, p_profile uuid, p_limit integer)
+RETURNS TABLE (profile_id uuid, display_name text, avatar text, role text, nickname text, joined_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT m.profile_id, p.display_name, p.avatar, m.role::text, m.nickname, m.joined_at
+    FROM (SELECT m.* FROM thread_members m WHERE m.thread_id = p_thread AND m.left_at IS NULL
+             AND (p_profile IS NULL OR m.profile_id = p_profile)
+             AND EXISTS (SELECT FROM thread_members a WHERE a.thread_id = p_thread AND a.profile_id = p_actor AND a.left_at IS NULL)
+          ORDER BY m.profile_id <> p_actor, m.role DESC, m.joined_at, m.profile_id LIMIT p_limit) m
+    JOIN profiles p ON p.id = m.profile_id
+    ORDER BY m.profile_id <> p_actor, m.role DESC, m.joined_at, m.profile_id;
+END $$;
+
+-- Messages as one member may see them, nearest first: p_below of those before number p_before, p_above of those after
+-- p_after. No row: never a member. The first row carries the head (seq, and no of the newest message) the person may
+-- see; all in one snapshot. Each stay is a range of the index, so a page costs the same at any depth.
+CREATE FUNCTION engine.history(p_actor uuid, p_thread uuid, p_before bigint, p_below integer, p_after bigint, p_above integer)
+RETURNS TABLE (id uuid, no bigint, seq bigint, sender_id uuid, content text, media_url text, media_type text, type text,
+    reply_to_id uuid, mentions uuid[], nonce uuid, is_edited boolean, is_deleted boolean, is_pinned boolean, rev integer,
+    sent_at timestamptz, edited_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_range record;
+    v_found integer;
+    v_rows integer;
+BEGIN
+    RETURN QUERY
+    SELECT NULL::uuid, least(t.no, max(r.high_no)), least(t.seq, max(r.high_seq)), NULL::uuid, NULL, NULL, NULL, NULL, NULL::uuid,
+           NULL::uuid[], NULL::uuid, NULL::boolean, NULL::boolean, NULL::boolean, NULL::integer, NULL::timestamptz, NULL::timestamptz
+    FROM threads t, engine.visible_ranges(p_thread, p_actor) r WHERE t.id = p_thread GROUP BY t.seq, t.no;
+    v_found := 0;
+    FOR v_range IN SELECT r.* FROM engine.visible_ranges(p_thread, p_actor) r ORDER BY r.low_no DESC LOOP
+        EXIT WHEN v_found >= p_below;
+        RETURN QUERY
+        SELECT g.id, g.no, g.seq, g.sender_id, g.content, g.media_url, g.media_type::text, g.type::text, g.reply_to_id, g.mentions,
+               g.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at
+        FROM messages g
+        WHERE g.thread_id = p_thread AND g.no < p_before AND g.no >= v_range.low_no AND g.no <= v_range.high_no
+        ORDER BY g.no DESC LIMIT p_below - v_found;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        v_found := v_found + v_rows;
+    END LOOP;
+    v_found := 0;
+    FOR v_range IN SELECT r.* FROM engine.visible_ranges(p_thread, p_actor) r ORDER BY r.low_no LOOP
+        EXIT WHEN v_found >= p_above;
+        RETURN QUERY
+        SELECT g.id, g.no, g.seq, g.sender_id, g.content, g.media_url, g.media_type::text, g.type::text, g.reply_to_id, g.mentions,
+               g.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at
+        FROM messages g
+        WHERE g.thread_id = p_thread AND g.no > p_after AND g.no >= v_range.low_no AND g.no <= v_range.high_no
+        ORDER BY g.no LIMIT p_above - v_found;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        v_found := v_found + v_rows;
+    END LOOP;
+END $$;
+
+ALTER VIEW engine.log_rows OWNER TO haus_engine;
+ALTER VIEW engine.member_threads OWNER TO haus_engine;
 DO $$
 DECLARE
     f regprocedure;
@@ -606,5 +705,6 @@ END $$;
 GRANT EXECUTE ON FUNCTION
     engine.append_messages, engine.create_thread, engine.add_members, engine.remove_member, engine.change_member,
     engine.change_thread, engine.mark_read, engine.log_pages, engine.user_pages, engine.heads, engine.poll,
-    engine.thread_rows, engine.stays, engine.history, engine.may_see
+    engine.thread_rows, engine.member_rows, engine.thread_list, engine.members, engine.visible_updates, engine.history,
+    engine.may_see
 TO haus_app;

@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::db;
 use super::send::{Outcome, SendRequest, append};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::telemetry::metrics;
@@ -232,7 +233,7 @@ impl<R: Send + 'static> Batcher<R> {
         metrics().statements.with_label_values(&["send"]).inc();
         match tokio::time::timeout(left, append(&mut connection, requests)).await {
             Ok(Ok(result)) => Ok(result),
-            Ok(Err(sqlx::Error::Database(error))) if !is_transient(error.code().as_deref()) => {
+            Ok(Err(sqlx::Error::Database(error))) if !db::is_transient(error.code().as_deref()) => {
                 Err(CallError::Refused(error.to_string()))
             }
             Ok(Err(error)) => {
@@ -284,12 +285,6 @@ enum CallError {
     Refused(String),
     /// No answer, or none that says what happened.
     Unavailable(String),
-}
-
-/// Classes of SQLSTATE after which the same call may succeed: connection trouble, resources, operator intervention,
-/// locks not had in time, serialisation.
-fn is_transient(code: Option<&str>) -> bool {
-    code.is_none_or(|code| ["08", "53", "57", "58", "55", "40", "25"].iter().any(|class| code.starts_with(class)))
 }
 
 fn request_bytes(request: &SendRequest) -> usize {

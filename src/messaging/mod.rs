@@ -2,8 +2,18 @@
 //! engine: it returns the updates it committed, or hands them to the `CommitSink` it was given.
 
 pub mod batcher;
+mod changes;
+pub mod db;
+pub mod history;
+pub mod log;
+pub mod members;
+pub mod profiles;
+pub mod read_marks;
 pub mod render;
+mod render_log;
+pub mod rows;
 pub mod send;
+pub mod threads;
 
 use crate::updates::Update;
 

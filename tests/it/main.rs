@@ -1,1 +1,7 @@
+//! Integration tests: the true application against a real, private Postgres.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod idempotency;
+mod identity;
+mod identity_tokens;
+mod support;

@@ -1,0 +1,253 @@
+//! Messages of a thread as one member may see them: pages, `thread.open`, and snapshots. Rows and `seq` always come from
+//! one database snapshot on the primary.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, PgPool, Row};
+use uuid::Uuid;
+
+use super::db;
+use super::members::{MEMBERS, member};
+use super::render_log::{media_type, message_type, time};
+use super::rows::{Membership, membership, people, select_from};
+use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::types::{Message, ThreadMember, ThreadRow};
+
+/// Most messages of one page.
+pub const PAGE_MESSAGES: i64 = 100;
+/// Messages in a snapshot.
+pub const SNAPSHOT_MESSAGES: i64 = 50;
+/// Members in `thread.open` and snapshots; the rest over REST.
+pub const OPEN_MEMBERS: i32 = 100;
+/// Threads in the snapshot of a user stream and in the `auth` reply.
+pub const FIRST_THREADS: usize = 200;
+
+/// Which part of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Range {
+    /// The newest messages below this number; `i64::MAX` for the newest of all.
+    Before(i64),
+    /// The oldest messages above this number.
+    After(i64),
+    /// As many on either side of this number, itself included.
+    Around(i64),
+}
+
+/// One page of history.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct History {
+    /// Ascending by `no`.
+    pub messages: Vec<Message>,
+    /// More lies in the direction asked (`around`: on either side).
+    pub has_more: bool,
+    /// Position in the stream that the page is as of.
+    pub seq: i64,
+}
+
+/// `ok` of `thread.open`. Presence, receipts and typing are empty here: the node that asks knows them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Opened {
+    pub thread: ThreadRow,
+    pub seq: i64,
+    pub no: i64,
+    pub messages: Vec<Message>,
+    pub members: Vec<ThreadMember>,
+    pub presence: serde_json::Value,
+    pub receipts: serde_json::Value,
+    pub typing: serde_json::Value,
+}
+
+/// `d` of the `snapshot` of a thread; `seq` stands in the frame.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ThreadSnapshot {
+    #[serde(skip)]
+    pub seq: i64,
+    pub thread: ThreadRow,
+    pub messages: Vec<Message>,
+    pub members: Vec<ThreadMember>,
+    pub member_count: i32,
+}
+
+/// `d` of the `snapshot` of a user stream; `seq` stands in the frame.
+#[derive(Debug, Clone, Serialize)]
+pub struct UserSnapshot {
+    #[serde(skip)]
+    pub seq: i64,
+    pub threads: Vec<ThreadRow>,
+    pub next: Option<String>,
+    pub inbox: serde_json::Value,
+    pub settings: serde_json::Value,
+}
+
+/// A page of history. `limit` is cut to 1…[`PAGE_MESSAGES`].
+///
+/// # Errors
+/// `not_found` for who never was a member; `unavailable`.
+pub async fn history(pool: &PgPool, actor: Uuid, thread: Uuid, range: Range, limit: i64) -> Result<History, Refusal> {
+    let limit = limit.clamp(1, PAGE_MESSAGES);
+    let (page, below, above) = match range {
+        Range::Before(no) => (Page { actor, thread, before: no, below: limit + 1, after: 0, above: 0 }, limit, 0),
+        Range::After(no) => (Page { actor, thread, before: 0, below: 0, after: no, above: limit + 1 }, 0, limit),
+        Range::Around(no) => {
+            // `no` itself belongs to the lower part.
+            let (below, above) = (limit - limit / 2, limit / 2);
+            let before = no.saturating_add(1);
+            (Page { actor, thread, before, below: below + 1, after: no, above: above + 1 }, below, above)
+        }
+    };
+    let rows = db::fetch(pool, "history", page.statement()).await?;
+    let read = || {
+        let Some((head, rest)) = rows.split_first() else { return Ok(None) };
+        let mut messages: Vec<Message> = rest.iter().map(|row| message(row, thread)).collect::<Result<_, _>>()?;
+        messages.sort_unstable_by_key(|message| message.no);
+        let split = messages.partition_point(|message| message.no < page.before);
+        let (lower, upper) = (split as i64, (messages.len() - split) as i64);
+        messages.truncate(split + above.min(upper) as usize);
+        messages.drain(..(lower - below).max(0) as usize);
+        Ok(Some(History { messages, has_more: lower > below || upper > above, seq: head.try_get(2)? }))
+    };
+    read().map_err(|error| db::refusal("history", &error))?.ok_or_else(not_found)
+}
+
+/// What a screen shows of a thread that is opened: its row, its newest messages and its first members, in one snapshot.
+///
+/// # Errors
+/// `not_found` for who is no member now; `unavailable`.
+pub async fn open(pool: &PgPool, actor: Uuid, thread: Uuid, limit: i64) -> Result<Opened, Refusal> {
+    let whole = whole(pool, actor, thread, limit.clamp(1, PAGE_MESSAGES)).await?;
+    Ok(Opened {
+        seq: whole.thread.seq,
+        no: whole.thread.no,
+        thread: whole.thread,
+        messages: whole.messages,
+        members: whole.members,
+        presence: json!({"threadId": thread, "online": [], "viewing": [], "count": 0}),
+        receipts: json!({"threadId": thread, "reads": []}),
+        typing: json!({"threadId": thread, "profileIds": []}),
+    })
+}
+
+/// What replaces a thread at a client that is too far behind.
+///
+/// # Errors
+/// `not_found` for who is no member now; `unavailable`.
+pub async fn snapshot(pool: &PgPool, actor: Uuid, thread: Uuid) -> Result<ThreadSnapshot, Refusal> {
+    whole(pool, actor, thread, SNAPSHOT_MESSAGES).await
+}
+
+/// What replaces the user stream at a client that is too far behind.
+///
+/// # Errors
+/// `not_found` for an unknown profile; `unavailable`.
+pub async fn user_snapshot(pool: &PgPool, profile: Uuid) -> Result<UserSnapshot, Refusal> {
+    let person = people(pool, &[profile]).await?.pop().ok_or_else(not_found)?;
+    // Settings are read after the position: a change in between comes again as an update, which does no harm.
+    let statement = sqlx::query(
+        "SELECT jsonb_build_object('theme', theme, 'language', language, 'timezone', timezone, \
+         'notifications', notifications, 'privacy', privacy, 'contentFilters', content_filters) \
+         FROM user_settings WHERE user_id = $1",
+    )
+    .bind(profile);
+    let rows = db::fetch(pool, "user_snapshot", statement).await?;
+    let settings = match rows.first() {
+        Some(row) => row.try_get(0).map_err(|error| db::refusal("user_snapshot", &error))?,
+        None => json!({}),
+    };
+    let more = person.threads.len() > FIRST_THREADS;
+    let threads: Vec<ThreadRow> = person.threads.into_iter().take(FIRST_THREADS).map(|thread| thread.row).collect();
+    let next = threads.last().filter(|_| more).map(super::rows::cursor_after);
+    Ok(UserSnapshot { seq: person.user_seq, threads, next, inbox: json!({"unseen": 0, "unread": 0}), settings })
+}
+
+async fn whole(pool: &PgPool, actor: Uuid, thread: Uuid, limit: i64) -> Result<ThreadSnapshot, Refusal> {
+    let found =
+        db::in_snapshot(pool, "thread_open", move |connection| Box::pin(read_whole(connection, actor, thread, limit)));
+    found.await?.ok_or_else(not_found)
+}
+
+async fn read_whole(
+    connection: &mut PgConnection,
+    actor: Uuid,
+    thread: Uuid,
+    limit: i64,
+) -> Result<Option<ThreadSnapshot>, sqlx::Error> {
+    let rows = sqlx::query(select_from!("member_rows($1, $2)"))
+        .bind(vec![actor])
+        .bind(vec![thread])
+        .fetch_all(&mut *connection)
+        .await?;
+    let own = rows.first().map(membership).transpose()?;
+    let Some(Membership { thread: own, has_left: false, .. }) = own else { return Ok(None) };
+    let page = Page { actor, thread, before: i64::MAX, below: limit, after: 0, above: 0 };
+    let rows = page.statement().fetch_all(&mut *connection).await?;
+    let mut messages: Vec<Message> = rows.iter().skip(1).map(|row| message(row, thread)).collect::<Result<_, _>>()?;
+    messages.reverse();
+    let rows = sqlx::query(MEMBERS)
+        .bind(actor)
+        .bind(thread)
+        .bind(None::<Uuid>)
+        .bind(OPEN_MEMBERS)
+        .fetch_all(&mut *connection)
+        .await?;
+    let members = rows.iter().map(member).collect::<Result<_, _>>()?;
+    let (seq, member_count) = (own.row.seq, own.row.member_count);
+    Ok(Some(ThreadSnapshot { seq, thread: own.row, messages, members, member_count }))
+}
+
+/// Arguments of `engine.history`.
+struct Page {
+    actor: Uuid,
+    thread: Uuid,
+    before: i64,
+    below: i64,
+    after: i64,
+    above: i64,
+}
+
+impl Page {
+    fn statement(&self) -> db::Statement {
+        sqlx::query(
+            "SELECT id, no, seq, sender_id, content, media_url, media_type, type, reply_to_id, mentions, nonce, is_edited, \
+             is_deleted, is_pinned, rev, sent_at, edited_at FROM engine.history($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(self.actor)
+        .bind(self.thread)
+        .bind(self.before)
+        .bind(self.below as i32)
+        .bind(self.after)
+        .bind(self.above as i32)
+    }
+}
+
+fn message(row: &PgRow, thread_id: Uuid) -> Result<Message, sqlx::Error> {
+    let is_deleted: bool = row.try_get(12)?;
+    Ok(Message {
+        id: row.try_get(0)?,
+        thread_id,
+        no: row.try_get(1)?,
+        seq: row.try_get(2)?,
+        sender_id: row.try_get(3)?,
+        kind: message_type(row.try_get(7)?)?,
+        content: if is_deleted { None } else { row.try_get(4)? },
+        media_url: if is_deleted { None } else { row.try_get(5)? },
+        media_type: if is_deleted { None } else { media_type(row.try_get(6)?)? },
+        reply_to_id: row.try_get(8)?,
+        mentions: if is_deleted { Vec::new() } else { row.try_get::<Option<_>, _>(9)?.unwrap_or_default() },
+        nonce: row.try_get(10)?,
+        is_edited: row.try_get(11)?,
+        is_deleted,
+        is_pinned: row.try_get(13)?,
+        rev: row.try_get(14)?,
+        sent_at: row.try_get::<DateTime<Utc>, _>(15)?.into(),
+        edited_at: time(row, 16)?,
+        reactions: Vec::new(),
+    })
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "no such thread")
+}

@@ -1,0 +1,210 @@
+//! A private Postgres for this test binary, a database per test, and the application on port 0. Nothing is mocked.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use haus::config::Config;
+use haus::http::{AppState, api_router};
+use haus::identity::keys::Keys;
+use haus::identity::{Identity, IdentitySettings, PasswordCost};
+use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+const BINARIES: &str = "/usr/lib/postgresql/15/bin";
+const UP: &str = include_str!("../../migrations/0001_identity.up.sql");
+pub const DOWN: &str = include_str!("../../migrations/0001_identity.down.sql");
+pub const ROOT_KEY: [u8; 32] = [7; 32];
+
+/// The cluster of this process; it dies with it.
+struct Cluster {
+    port: u16,
+}
+
+static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let (tell, told) = mpsc::channel();
+        // The parent-death signal follows the thread that started the child: this one lives as long as the process.
+        std::thread::spawn(move || {
+            let child = start_cluster();
+            tell.send(child.1).unwrap();
+            let mut child = child.0;
+            child.wait().unwrap();
+        });
+        let port = told.recv_timeout(Duration::from_secs(60)).expect("Postgres starts");
+        Cluster { port }
+    })
+}
+
+fn start_cluster() -> (Child, u16) {
+    let folder = std::env::temp_dir().join(format!("haus-it-{}", std::process::id()));
+    remove_stale(folder.parent().unwrap());
+    std::fs::create_dir_all(&folder).unwrap();
+    let data = folder.join("data");
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout.starts_with(b"0\n");
+    if is_root {
+        assert!(Command::new("chown").arg("postgres").arg(&folder).status().unwrap().success());
+    }
+    let binary = |name: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "INT"]);
+        if is_root {
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        }
+        command.arg(PathBuf::from(BINARIES).join(name)).current_dir(&folder);
+        command
+    };
+    let made = binary("initdb")
+        .args(["-A", "trust", "-U", "owner", "-E", "UTF8", "--no-locale", "--no-sync", "-D"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    let child = binary("postgres")
+        .arg("-D")
+        .arg(&data)
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}"), "-c", "max_connections=200"])
+        .args(["-c", &format!("unix_socket_directories={}", folder.display())])
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !Command::new(PathBuf::from(BINARIES).join("pg_isready"))
+        .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
+        .status()
+        .unwrap()
+        .success()
+    {
+        assert!(Instant::now() < deadline, "Postgres does not answer; see {}", folder.display());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
+    let psql = Command::new(PathBuf::from(BINARIES).join("psql"))
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "owner", "-d", "postgres", "-qc", roles])
+        .status();
+    assert!(psql.unwrap().success());
+    (child, port)
+}
+
+/// Removes folders of earlier runs whose process is gone.
+fn remove_stale(parent: &Path) {
+    for entry in std::fs::read_dir(parent).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(pid) = name.strip_prefix("haus-it-")
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A database of its own, migrated.
+pub struct Database {
+    pub name: String,
+    pub port: u16,
+    /// As the owner.
+    pub owner: PgPool,
+}
+
+impl Database {
+    pub async fn new() -> Self {
+        let port = tokio::task::spawn_blocking(|| cluster().port).await.unwrap();
+        let number = NEXT_DATABASE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t{number}");
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("owner");
+        let mut admin = PgConnection::connect_with(&options.clone().database("postgres")).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
+        let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(&name)).await.unwrap();
+        let database = Self { name, port, owner };
+        database.migrate_up().await;
+        database
+    }
+
+    pub async fn migrate_up(&self) {
+        sqlx::raw_sql(UP).execute(&self.owner).await.unwrap();
+    }
+
+    /// Connections as the application role, to `port` (its own, or a proxy's).
+    pub fn app_pool(&self, port: u16) -> PgPool {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port);
+        PgPoolOptions::new()
+            .max_connections(10)
+            .acquire_timeout(Duration::from_secs(2))
+            .connect_lazy_with(options.username("haus_test").database(&self.name))
+    }
+
+    pub async fn run(&self, sql: String) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.owner).await.unwrap();
+    }
+}
+
+/// One node: identity, its routes on a port of its own, a client.
+pub struct Node {
+    pub identity: Arc<Identity>,
+    pub pool: PgPool,
+    pub url: String,
+    pub client: reqwest::Client,
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Node {
+    /// A node on `database`; `settings` are flags such as `--auto-activate=true`.
+    pub async fn start(database: &Database, settings: &[&str]) -> Self {
+        Self::start_through(database, database.port, settings).await
+    }
+
+    /// The same, its database connections going to `port`.
+    pub async fn start_through(database: &Database, port: u16, settings: &[&str]) -> Self {
+        let pool = database.app_pool(port);
+        let flags = std::iter::once("haus").chain(settings.iter().copied());
+        let config = Arc::new(Settings::parse_from(flags).config);
+        let settings = IdentitySettings {
+            access_ttl_ms: config.access_ttl_ms,
+            auto_activate: config.auto_activate,
+            password_cost: PasswordCost { memory_kib: 64, passes: 1 },
+            password_cores: 2,
+        };
+        let keys = Keys::derive(&ROOT_KEY).unwrap();
+        let identity = Arc::new(Identity::new(pool.clone(), &keys, settings).unwrap());
+        let state = AppState::new(Arc::clone(&identity), config, pool.clone()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = api_router(state).0.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        Self { identity, pool, url, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+    }
+
+    /// Sends a request; returns status and JSON (null without a body).
+    pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> (u16, Value) {
+        let answer = self.send(method, path, token, body).await;
+        let status = answer.status().as_u16();
+        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    pub async fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> reqwest::Response {
+        let mut request = self.client.request(method.parse().unwrap(), format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        request.send().await.unwrap()
+    }
+}
