@@ -15,6 +15,7 @@ pub mod rng;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
@@ -53,6 +54,8 @@ impl Folder {
     /// [`RigError::Io`].
     pub fn new(name: &str) -> Result<Self, RigError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(sweep);
         let unique = format!("haus-rig-{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&path).map_err(RigError::io(format!("make {}", path.display())))?;
@@ -72,6 +75,20 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // A leftover in the temporary folder is all that can go wrong.
         drop(std::fs::remove_dir_all(&self.path));
+    }
+}
+
+/// Removes folders whose process was killed before it could.
+fn sweep() {
+    let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let owner =
+            name.to_str().and_then(|name| name.strip_prefix("haus-rig-")?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            // Whoever sweeps at the same moment does the same.
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
     }
 }
 

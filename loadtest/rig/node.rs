@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::RigError;
-use super::process::{Process, Stdout, run};
+use super::process::{Process, Stdout, guarded, run};
 
 /// A start, migrations checked and couriers connected.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ impl Settings {
     }
 
     fn command(&self, node: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = guarded(&self.program, "KILL", &[]);
         for (name, _) in std::env::vars_os() {
             let inherited = name.to_str().is_some_and(|name| name.starts_with("HAUS_"));
             if inherited {
@@ -111,7 +111,7 @@ impl Node {
         let log = self.settings.logs.join(format!("{}.log", self.name));
         let mut command = self.settings.command(&self.name);
         command.env("HAUS_LISTEN", self.address.to_string()).arg("serve");
-        let mut process = Process::spawn(&self.name, &mut command, &log, Stdout::Read)?;
+        let mut process = Process::spawn(&self.name, command, &log, Stdout::Read)?;
         let (sender, receiver) = mpsc::sync_channel(1);
         let stdout = process.stdout();
         // Reads to the end, so that the node never blocks on its own output; ends with the node.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, geteuid};
 
-use super::process::{LOOK_AGAIN, Process, Stdout, run};
+use super::process::{LOOK_AGAIN, Process, Stdout, guarded, run};
 use super::{Folder, RigError, free_port};
 
 /// A start, crash recovery and the end of orphaned backends included.
@@ -130,7 +130,7 @@ impl Postgres {
         for setting in ["unix_socket_directories=", "max_connections=200", "shared_buffers=64MB", "max_wal_size=2GB"] {
             command.args(["-c", setting]);
         }
-        Process::spawn("postgres", &mut command, &self.log, Stdout::Log)
+        Process::spawn("postgres", command, &self.log, Stdout::Log)
     }
 
     fn is_ready(&self) -> bool {
@@ -188,13 +188,12 @@ fn template(bin: &Path) -> Result<PathBuf, RigError> {
     }
 }
 
-/// `program`, as the unprivileged user when the rig is root. `setpriv` execs, so the child's id is the program's.
+/// `program`, as the unprivileged user when the rig is root.
 fn unprivileged(program: &Path) -> Command {
-    if !geteuid().is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"]).arg(program).current_dir("/");
+    let drop_root = ["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"];
+    let options: &[&str] = if geteuid().is_root() { &drop_root } else { &[] };
+    let mut command = guarded(program, "QUIT", options);
+    command.current_dir("/");
     command
 }
 

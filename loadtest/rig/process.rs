@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,7 +28,7 @@ impl Process {
     ///
     /// # Errors
     /// [`RigError::Io`].
-    pub fn spawn(name: &str, command: &mut Command, log: &Path, stdout: Stdout) -> Result<Self, RigError> {
+    pub fn spawn(name: &str, mut command: Command, log: &Path, stdout: Stdout) -> Result<Self, RigError> {
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.map_err(RigError::io(format!("open {}", log.display())))?;
         let copy = file.try_clone().map_err(RigError::io("copy a descriptor"))?;
@@ -35,8 +36,8 @@ impl Process {
             Stdout::Read => Stdio::piped(),
             Stdout::Log => Stdio::from(copy),
         };
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::from(file)).spawn();
-        let child = child.map_err(RigError::io(format!("start {name}")))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(Stdio::from(file));
+        let child = spawn_from_lasting_thread(command).map_err(RigError::io(format!("start {name}")))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
@@ -91,6 +92,39 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// `program`, so that it gets `signal` when this process dies without a chance to clean up, and as another user when
+/// `setpriv` options say so. `setpriv` execs, so the child's id is the program's.
+pub fn guarded(program: &Path, signal: &str, options: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", signal]).args(options).arg("--").arg(program);
+    command
+}
+
+type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+
+/// The parent-death signal follows the thread that started the child, so one thread that lives as long as the process
+/// starts them all.
+fn spawn_from_lasting_thread(command: Command) -> std::io::Result<Child> {
+    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (orders, inbox) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                // An asker that went away takes its child along: dropping the answer does not end it, so end it here.
+                if let Err(mpsc::SendError(Ok(mut child))) = reply.send(command.spawn()) {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+            }
+        });
+        orders
+    });
+    let (reply, answer) = mpsc::channel();
+    let gone = || std::io::Error::other("the spawning thread is gone");
+    spawner.send((command, reply)).map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
 }
 
 /// Where standard output goes.

@@ -3,12 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::process::{LOOK_AGAIN, Process, Stdout};
+use super::process::{LOOK_AGAIN, Process, Stdout, guarded};
 use super::{RigError, free_port};
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -40,10 +39,10 @@ impl Redis {
     pub fn resume(&mut self) -> Result<(), RigError> {
         let start = Instant::now();
         loop {
-            let mut command = Command::new("redis-server");
+            let mut command = guarded(Path::new("redis-server"), "KILL", &[]);
             command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
             command.current_dir(std::env::temp_dir());
-            let mut process = Process::spawn("redis-server", &mut command, &self.log, Stdout::Log)?;
+            let mut process = Process::spawn("redis-server", command, &self.log, Stdout::Log)?;
             while process.has_ended().is_none() && start.elapsed() < START_DEADLINE {
                 if self.answers() {
                     self.process = Some(process);

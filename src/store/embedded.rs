@@ -51,11 +51,15 @@ const SETTINGS: [(&str, &str); 13] = [
 /// Why the private Postgres is not there. [`EmbeddedError::is_setting`] tells wrong settings from failures.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    #[error("no PostgreSQL server found: install it (Debian: apt install postgresql), or set HAUS_PG_BIN, or DATABASE_URL")]
+    #[error(
+        "no PostgreSQL server found: install it (Debian: apt install postgresql), or set HAUS_PG_BIN, or DATABASE_URL"
+    )]
     NoBinaries,
     #[error("HAUS_PG_BIN: {0} holds no postgres and initdb")]
     BadBinaries(PathBuf),
-    #[error("PostgreSQL does not run as root and this machine has neither a user `postgres` nor `nobody`: set DATABASE_URL")]
+    #[error(
+        "PostgreSQL does not run as root and this machine has neither a user `postgres` nor `nobody`: set DATABASE_URL"
+    )]
     NoUser,
     #[error(
         "HAUS_DATA_DIR: PostgreSQL runs as the unprivileged user {uid}, which cannot enter {folder}: \
@@ -222,7 +226,8 @@ impl Server {
 
     fn spawn(&self) -> Result<Child, EmbeddedError> {
         let cluster = &self.cluster;
-        let log = File::options().create(true).append(true).open(&cluster.log).map_err(EmbeddedError::io(&cluster.log))?;
+        let log =
+            File::options().create(true).append(true).open(&cluster.log).map_err(EmbeddedError::io(&cluster.log))?;
         let program = cluster.bin.join("postgres");
         let mut command = cluster.run_as.command(&program);
         command.arg("-D").arg(&cluster.data);
@@ -235,7 +240,12 @@ impl Server {
         command.spawn().map_err(EmbeddedError::io(&program))
     }
 
-    async fn supervise(mut self, mut child: Child, mut inbox: mpsc::Receiver<Order>, tell_pid: watch::Sender<Option<u32>>) {
+    async fn supervise(
+        mut self,
+        mut child: Child,
+        mut inbox: mpsc::Receiver<Order>,
+        tell_pid: watch::Sender<Option<u32>>,
+    ) {
         loop {
             tokio::select! {
                 order = inbox.recv() => match order {
@@ -328,7 +338,8 @@ impl Passwords {
 /// One process a data folder; the lock ends with the process, however it dies.
 fn lock(data_dir: &Path) -> Result<File, EmbeddedError> {
     let path = data_dir.join("haus.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(EmbeddedError::io(&path))?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(EmbeddedError::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(data_dir.to_owned())),

@@ -38,11 +38,8 @@ macro_rules! migration {
 }
 
 /// Every migration, in order. A test compares this list with the folder.
-pub const MIGRATIONS: &[Migration] = &[
-    migration!(1, "0001_identity"),
-    migration!(2, "0002_messaging"),
-    migration!(3, "0003_engine"),
-];
+pub const MIGRATIONS: &[Migration] =
+    &[migration!(1, "0001_identity"), migration!(2, "0002_messaging"), migration!(3, "0003_engine")];
 
 /// The runner's own tables; every database has them before its first migration.
 const BOOKKEEPING: &str = "
@@ -237,7 +234,8 @@ async fn step(owner: &mut PgConnection, migration: &Migration, direction: &'stat
 async fn acquire_lock(owner: &mut PgConnection) -> Result<(), MigrateError> {
     let start = Instant::now();
     loop {
-        let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY).fetch_one(&mut *owner).await?;
+        let got: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY).fetch_one(&mut *owner).await?;
         if got {
             return Ok(());
         }
@@ -262,9 +260,8 @@ impl Applied {
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<Applied>, sqlx::Error> {
-    let known: bool = sqlx::query_scalar("SELECT to_regclass('schema_migrations') IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await?;
+    let known: bool =
+        sqlx::query_scalar("SELECT to_regclass('schema_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
     if !known {
         return Ok(Vec::new());
     }

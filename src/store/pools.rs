@@ -34,8 +34,7 @@ const SESSION: [(&str, &str); 8] = [
 /// When `url` is not a Postgres URL; the database is not asked.
 pub fn connect(url: &str, node: &str, size: u32, safety: &SafetyState) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
-    let options =
-        options.application_name(&format!("haus/{node}")).options(SESSION).disable_statement_logging();
+    let options = options.application_name(&format!("haus/{node}")).options(SESSION).disable_statement_logging();
     let safety = safety.clone();
     Ok(PgPoolOptions::new()
         .max_connections(size)
@@ -55,7 +54,9 @@ pub fn connect(url: &str, node: &str, size: u32, safety: &SafetyState) -> Result
             let safety = safety.clone();
             Box::pin(async move {
                 // The pool gives a refused connection up and says so in the log.
-                check_settings(connection, &safety).await?.map_err(|reason| sqlx::Error::Configuration(Box::new(reason)))
+                check_settings(connection, &safety)
+                    .await?
+                    .map_err(|reason| sqlx::Error::Configuration(Box::new(reason)))
             })
         })
         .connect_lazy_with(options))

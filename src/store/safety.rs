@@ -33,7 +33,9 @@ impl SafetyState {
             return;
         }
         match found {
-            Err(reason) => tracing::error!(%reason, "the database does not keep what it acknowledges; sends are refused"),
+            Err(reason) => {
+                tracing::error!(%reason, "the database does not keep what it acknowledges; sends are refused")
+            }
             Ok(()) => tracing::info!("the database is safe again"),
         }
     }

@@ -187,8 +187,7 @@ fn find_binaries(given: Option<&Path>) -> Result<PathBuf, EmbeddedError> {
         return if whole(bin) { Ok(bin.to_owned()) } else { Err(EmbeddedError::BadBinaries(bin.to_owned())) };
     }
     let versions = fs::read_dir(DEBIAN_ROOT).into_iter().flatten();
-    let mut numbers: Vec<u32> =
-        versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut numbers: Vec<u32> = versions.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let debian = numbers.iter().map(|version| Path::new(DEBIAN_ROOT).join(version.to_string()).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
