@@ -9,7 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::state::AppState;
-use super::{auth_routes, middleware, profile_routes, session_routes, well_known};
+use super::{
+    auth_routes, member_routes, message_routes, middleware, profile_routes, session_routes, thread_routes, well_known,
+};
 
 /// Frame of the document; paths and schemas come from the routes.
 #[derive(OpenApi)]
@@ -42,6 +44,13 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(session_routes::ticket))
         .routes(routes!(profile_routes::me, profile_routes::change_me))
         .routes(routes!(profile_routes::one))
+        .routes(routes!(thread_routes::list, thread_routes::create))
+        .routes(routes!(thread_routes::one, thread_routes::change))
+        .routes(routes!(member_routes::add))
+        .routes(routes!(member_routes::change, member_routes::remove))
+        .routes(routes!(message_routes::page, message_routes::send))
+        .routes(routes!(message_routes::updates))
+        .routes(routes!(message_routes::read))
         .routes(routes!(well_known::jwks))
 }
 

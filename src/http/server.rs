@@ -119,9 +119,14 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, place: 
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let done = tokio::select! {
-        done = connection.as_mut() => done,
-        _ = stop.wait_for(|stop| *stop) => {
+    let stopping = async move { stop.wait_for(|stop| *stop).await.is_ok() };
+    let finished = tokio::select! {
+        done = connection.as_mut() => Some(done),
+        _ = stopping => None,
+    };
+    let done = match finished {
+        Some(done) => done,
+        None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

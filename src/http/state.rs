@@ -8,6 +8,18 @@ use super::address::TrustedProxies;
 use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::identity::Identity;
+use crate::messaging::send::SendChecker;
+use crate::messaging::{Publisher, Sender};
+
+/// What routes of threads need of the node they run on.
+#[derive(Clone)]
+pub struct Ports {
+    pub sender: Arc<dyn Sender>,
+    pub checker: Arc<SendChecker>,
+    pub publisher: Arc<dyn Publisher>,
+    /// The present epoch of the log.
+    pub epoch: Arc<dyn Fn() -> String + Send + Sync>,
+}
 
 /// The shared state of all routes.
 #[derive(Clone)]
@@ -18,6 +30,7 @@ pub struct AppState {
     pub pool: PgPool,
     pub rate_limits: Arc<RateLimits>,
     pub trusted_proxies: Arc<TrustedProxies>,
+    pub ports: Ports,
 }
 
 impl AppState {
@@ -25,9 +38,9 @@ impl AppState {
     ///
     /// # Errors
     /// The text of the first entry of `HAUS_TRUSTED_PROXIES` that is no network.
-    pub fn new(identity: Arc<Identity>, config: Arc<Config>, pool: PgPool) -> Result<Self, String> {
+    pub fn new(identity: Arc<Identity>, config: Arc<Config>, pool: PgPool, ports: Ports) -> Result<Self, String> {
         let trusted_proxies = Arc::new(TrustedProxies::parse(&config.trusted_proxies)?);
         let rate_limits = Arc::new(RateLimits::new(config.limits_on()));
-        Ok(Self { identity, config, pool, rate_limits, trusted_proxies })
+        Ok(Self { identity, config, pool, rate_limits, trusted_proxies, ports })
     }
 }

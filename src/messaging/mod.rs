@@ -15,11 +15,22 @@ pub mod rows;
 pub mod send;
 pub mod threads;
 
+use futures_util::future::BoxFuture;
+
+use crate::protocol::codes::Refusal;
+use crate::protocol::types::SendOk;
 use crate::updates::Update;
+use send::SendRequest;
 
 /// Takes updates right after their commit: feeds the node itself and hands them to the courier. Never blocks.
 pub trait Publisher: Send + Sync + 'static {
     fn publish(&self, updates: Vec<Update>);
+}
+
+/// The node's way of sending: its rate limit, its batcher. The answer comes after the commit; what was committed is
+/// published by then.
+pub trait Sender: Send + Sync + 'static {
+    fn send(&self, request: SendRequest) -> BoxFuture<'static, Result<SendOk, Refusal>>;
 }
 
 /// What a use case committed: its answer, and the updates to publish.

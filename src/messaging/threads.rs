@@ -42,8 +42,10 @@ pub struct ThreadPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub description: Option<Option<String>>,
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub avatar: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_archived: Option<bool>,

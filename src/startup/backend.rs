@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgPool;
@@ -11,14 +12,14 @@ use uuid::Uuid;
 
 use super::welcome::Welcomes;
 use crate::courier::Courier;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::limits::RateLimiter;
 use crate::messaging::batcher::{Batcher, CommitSink};
 use crate::messaging::history::{self, Range};
 use crate::messaging::send::{Outcome, SendChecker, SendRequest};
-use crate::messaging::{Committed, Publisher, log, profiles, read_marks, rows};
+use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
-use crate::protocol::types::{SendBody, SendOk, ThreadRow, UserStatus};
+use crate::protocol::types::{SendBody, ThreadRow};
 use crate::protocol::{frame, reply};
 use crate::realtime::hub::Hub;
 use crate::realtime::inbox::{SessionAddr, ToWorker};
@@ -82,7 +83,7 @@ pub struct Product {
     pub pool: PgPool,
     pub welcomes: Arc<Welcomes>,
     pub batcher: Arc<Batcher<Reply>>,
-    pub checker: SendChecker,
+    pub checker: Arc<SendChecker>,
     pub rates: Arc<RateLimiter>,
     pub publisher: Arc<dyn Publisher>,
     /// Told when the database's settings are unsafe: nothing is acknowledged then.
@@ -90,23 +91,15 @@ pub struct Product {
 }
 
 impl Product {
-    fn request(&self, actor_id: Uuid, thread_id: Uuid, body: SendBody) -> Result<SendRequest, Refusal> {
+    /// Queues a checked send, with the node's own limits written into it.
+    fn submit(&self, mut request: SendRequest, reply: Reply) {
         if (self.unsafe_database)().is_some() {
-            return Err(Refusal::unavailable());
+            return self.batcher.answer(reply, Err(Refusal::unavailable()));
         }
-        let mut request = self.checker.check(thread_id, actor_id, body)?;
-        if let Err(wait_ms) = self.rate(actor_id) {
+        if let Err(wait_ms) = self.rates.check(request.actor_id, 1) {
             request.refuse = Some((ErrorCode::RateLimited, wait_ms));
         }
-        Ok(request)
-    }
-
-    /// A send over REST: the same operation on the same table.
-    pub async fn send_and_wait(&self, actor_id: Uuid, thread_id: Uuid, body: SendBody) -> Result<SendOk, Refusal> {
-        let request = self.request(actor_id, thread_id, body)?;
-        let (answer, waiting) = oneshot::channel();
-        self.batcher.submit(request, Reply::Request(answer));
-        waiting.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+        self.batcher.submit(request, reply);
     }
 
     fn publish<T>(&self, committed: Committed<T>) -> T {
@@ -163,6 +156,14 @@ impl Product {
     }
 }
 
+impl Sender for Product {
+    fn send(&self, request: SendRequest) -> BoxFuture<'static, Outcome> {
+        let (answer, waiting) = oneshot::channel();
+        self.submit(request, Reply::Request(answer));
+        Box::pin(async move { waiting.await.unwrap_or_else(|_| Err(Refusal::unavailable())) })
+    }
+}
+
 impl Backend for Product {
     fn authenticate(&self, credential: Credential) -> Later<'_, Result<Access, Refusal>> {
         Box::pin(async move {
@@ -180,25 +181,24 @@ impl Backend for Product {
 
     fn welcome(&self, access: Access) -> Later<'_, Result<Welcome, Refusal>> {
         Box::pin(async move {
-            let person = self.welcomes.person(access.profile_id).await?;
-            if self.identity.revoked().contains(access.session_id) {
-                return Err(Refusal::new(ErrorCode::Unauthenticated, "the session has ended"));
-            }
-            if !matches!(person.status, UserStatus::Active | UserStatus::Pending) {
-                return Err(Refusal::new(ErrorCode::Forbidden, "this account may not open a socket"));
-            }
+            let identified = identity::Access {
+                profile_id: access.profile_id,
+                session_id: access.session_id,
+                expires_at_ms: access.expires_at_ms,
+            };
+            let person = self.welcomes.person(identified).await?;
             Ok(Welcome {
                 display_name: person.display_name.clone(),
                 role: person.role.as_str(),
-                user_seq: person.user_seq,
-                threads: person.threads.iter().map(|thread| (thread.row.clone(), thread.join_seq)).collect(),
+                user_seq: person.user_seq as u64,
+                threads: person.threads.iter().map(|thread| (thread.row.clone(), thread.join_seq as u64)).collect(),
             })
         })
     }
 
     fn send(&self, actor_id: Uuid, thread_id: Uuid, body: SendBody, to: SocketReply) {
-        match self.request(actor_id, thread_id, body) {
-            Ok(request) => self.batcher.submit(request, Reply::Socket(to)),
+        match self.checker.check(thread_id, actor_id, body) {
+            Ok(request) => self.submit(request, Reply::Socket(to)),
             Err(refusal) => self.batcher.answer(Reply::Socket(to), Err(refusal)),
         }
     }
@@ -229,10 +229,6 @@ impl Backend for Product {
             let json = bytes.map_err(|_| Refusal::new(ErrorCode::Internal, "the snapshot could not be rendered"))?;
             Ok((frame::text(&json), seq as u64))
         })
-    }
-
-    fn rate(&self, profile_id: Uuid) -> Result<(), u32> {
-        self.rates.check(profile_id, 1)
     }
 
     fn cursor(&self, last: &ThreadRow) -> String {

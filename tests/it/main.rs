@@ -3,5 +3,6 @@
 
 mod idempotency;
 mod identity;
+mod identity_faults;
 mod identity_tokens;
 mod support;

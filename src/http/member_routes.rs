@@ -1,0 +1,85 @@
+//! `/v1/threads/{id}/members`: let in, change, take out.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::extract::{Actor, JsonBody, PathOf};
+use super::idempotency::{IdempotencyKey, Once, once};
+use super::problem::{Problem, ProblemBody};
+use super::state::AppState;
+use super::thread_routes::{published, to_its_end};
+use crate::identity::Action;
+use crate::messaging::members::{self, MemberPatch, MembersAdded};
+use crate::protocol::types::ThreadMember;
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewMembers {
+    /// 1 to 256
+    profile_ids: Vec<Uuid>,
+}
+
+/// Let people in (ADMINs of the thread)
+#[utoipa::path(post, path = "/v1/threads/{id}/members", tag = "members", request_body = NewMembers,
+    params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = MembersAdded), (status = 200, body = MembersAdded, description = "All were in already"),
+        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
+pub async fn add(
+    State(state): State<AppState>,
+    actor: Actor,
+    PathOf(id): PathOf<Uuid>,
+    key: IdempotencyKey,
+    JsonBody { value: new, sha256 }: JsonBody<NewMembers>,
+) -> Result<Response, Problem> {
+    actor.may(Action::WriteInThread)?;
+    let profile_id = actor.profile_id();
+    // The key stands for this body in this thread.
+    let mut body_sha256 = sha256;
+    body_sha256.iter_mut().zip(id.as_bytes()).for_each(|(hash, byte)| *hash ^= byte);
+    let request = Once { profile_id, route: "POST /v1/threads/{id}/members", key, body_sha256 };
+    let pool = state.pool.clone();
+    once(&pool, request, async move {
+        let added = published(&state, members::add(&state.pool, profile_id, id, new.profile_ids).await)?;
+        let status = if added.added.is_empty() { StatusCode::OK } else { StatusCode::CREATED };
+        Ok((status, serde_json::json!(added)))
+    })
+    .await
+}
+
+/// Change role (ADMINs, not their own) or nickname (oneself or ADMINs)
+#[utoipa::path(patch, path = "/v1/threads/{id}/members/{profileId}", tag = "members", request_body = MemberPatch,
+    params(("id" = Uuid, Path), ("profileId" = Uuid, Path)),
+    responses((status = 200, body = ThreadMember), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
+pub async fn change(
+    State(state): State<AppState>,
+    actor: Actor,
+    PathOf((id, member)): PathOf<(Uuid, Uuid)>,
+    JsonBody { value: patch, .. }: JsonBody<MemberPatch>,
+) -> Result<Json<ThreadMember>, Problem> {
+    actor.may(Action::WriteInThread)?;
+    let profile_id = actor.profile_id();
+    let work = async move { published(&state, members::change(&state.pool, profile_id, id, member, patch).await) };
+    Ok(Json(to_its_end(work).await?))
+}
+
+/// Leave (oneself), or take somebody out (ADMINs)
+#[utoipa::path(delete, path = "/v1/threads/{id}/members/{profileId}", tag = "members",
+    params(("id" = Uuid, Path), ("profileId" = Uuid, Path)),
+    responses((status = 204), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 404, body = ProblemBody)))]
+pub async fn remove(
+    State(state): State<AppState>,
+    actor: Actor,
+    PathOf((id, member)): PathOf<(Uuid, Uuid)>,
+) -> Result<StatusCode, Problem> {
+    actor.may(Action::WriteInThread)?;
+    let profile_id = actor.profile_id();
+    to_its_end(async move { published(&state, members::remove(&state.pool, profile_id, id, member).await) }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
