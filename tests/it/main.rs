@@ -3,4 +3,10 @@
 
 mod identity;
 mod identity_tokens;
+mod log;
+mod members;
+mod messages;
+mod people;
+mod ports;
 mod support;
+mod threads;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::ports::{Published, ports};
 use clap::Parser;
 use haus::config::Config;
 use haus::http::{AppState, api_router};
@@ -17,7 +18,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
-const MIGRATION: &str = include_str!("../../migrations/0001_identity.up.sql");
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../migrations/0001_identity.up.sql"),
+    include_str!("../../migrations/0002_messaging.up.sql"),
+    include_str!("../../migrations/0003_engine.up.sql"),
+];
 pub const ROOT_KEY: [u8; 32] = [7; 32];
 
 /// The cluster of this process; it dies with it.
@@ -121,7 +126,9 @@ impl Database {
         make_roles(&mut admin).await;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
         let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(&name)).await.unwrap();
-        sqlx::raw_sql(MIGRATION).execute(&owner).await.unwrap();
+        for migration in MIGRATIONS {
+            sqlx::raw_sql(migration).execute(&owner).await.unwrap();
+        }
         Self { name, port, owner }
     }
 
@@ -144,6 +151,7 @@ async fn make_roles(admin: &mut PgConnection) {
         DO $$ BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'haus_app') THEN
                 CREATE ROLE haus_app NOLOGIN;
+                CREATE ROLE haus_engine NOLOGIN BYPASSRLS;
                 CREATE ROLE haus_test LOGIN IN ROLE haus_app;
             END IF;
         END $$;
@@ -157,6 +165,8 @@ pub struct Node {
     pub pool: PgPool,
     pub url: String,
     pub client: reqwest::Client,
+    /// What this node published.
+    pub published: Arc<Published>,
 }
 
 #[derive(Parser)]
@@ -184,12 +194,14 @@ impl Node {
         };
         let keys = Keys::derive(&ROOT_KEY).unwrap();
         let identity = Arc::new(Identity::new(pool.clone(), &keys, settings).unwrap());
-        let state = AppState::new(Arc::clone(&identity), config, pool.clone()).unwrap();
+        let (ports, published) = ports(pool.clone());
+        let state = AppState::new(Arc::clone(&identity), config, pool.clone(), ports).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let service = api_router(state).0.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self { identity, pool, url, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { identity, pool, url, client, published }
     }
 
     /// Sends a request; returns status and JSON (null without a body).
