@@ -91,6 +91,9 @@ pub struct Config {
     /// Time a drain takes, milliseconds
     #[arg(long, env = "HAUS_DRAIN_MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(0..=600_000), global = true)]
     pub drain_ms: u64,
+    /// Worker loops for sockets; half of the cores when absent
+    #[arg(long, env = "HAUS_WORKERS", value_parser = parse_workers, global = true)]
+    pub workers: Option<usize>,
     /// New accounts are ACTIVE members at once
     #[arg(long, env = "HAUS_AUTO_ACTIVATE", default_value_t = false, action = clap::ArgAction::Set, global = true)]
     pub auto_activate: bool,
@@ -106,5 +109,12 @@ impl Config {
     /// Whether rates and caps apply.
     pub fn limits_on(&self) -> bool {
         self.limits == Switch::On
+    }
+}
+
+fn parse_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(fits @ 1..=64) => Ok(fits),
+        _ => Err("a number from 1 to 64".to_owned()),
     }
 }

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod messaging;
 pub mod protocol;
 pub mod realtime;
+pub mod startup;
 pub mod store;
 pub mod telemetry;
 pub mod updates;

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub lagging_sessions: IntGauge,
     pub auth_seconds: Histogram,
     pub dropped: IntCounterVec,
+    pub connections_refused: IntCounterVec,
     pub statements: IntCounterVec,
 }
 
@@ -45,10 +46,16 @@ pub fn metrics() -> &'static Metrics {
                 sockets: IntGauge::new("haus_sockets", "sockets")?,
                 lagging_sessions: IntGauge::new("haus_lagging_sessions", "lagging_sessions")?,
                 auth_seconds: histogram("haus_auth_seconds", "auth")?,
+                connections_refused: vec("haus_connections_refused_total", "refused", "reason")?,
                 dropped: vec("haus_dropped_total", "Dropped, by reason", "reason")?,
                 statements: vec("haus_statements_total", "Statements, by path", "path")?,
             })
         };
         build().unwrap_or_else(|error| panic!("metrics are named twice or wrongly: {error}"))
     })
+}
+
+/// Prometheus text.
+pub fn render() -> String {
+    String::new()
 }

@@ -42,7 +42,7 @@ impl Actor {
 
     /// Refuses what status and role forbid.
     pub fn may(&self, action: Action) -> Result<(), Problem> {
-        self.may_to(action, Resource::Own)
+        Ok(self.person.may(action)?)
     }
 
     /// [`Actor::may`] for a rule that depends on the resource.

@@ -64,9 +64,13 @@ fn security_headers(config: &Config) -> Vec<(HeaderName, &'static str)> {
 
 /// Other origins than the own one, by the allow-list. No cookies are used, so no credentials.
 fn cors(config: &Config) -> CorsLayer {
-    let origins = config.origins.iter().filter_map(|origin| HeaderValue::from_str(origin.trim()).ok());
+    let origins = || config.origins.iter().map(|origin| origin.trim());
+    let allowed = match origins().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(origins().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+    };
     CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
+        .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,

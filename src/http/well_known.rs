@@ -1,6 +1,5 @@
 //! Documents that machines look for: the public keys, the OpenAPI document, and what there is not.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +13,7 @@ use crate::protocol::ErrorCode;
     responses((status = 200, description = "JWK set", content_type = "application/jwk-set+json", body = Object)))]
 pub async fn jwks(State(state): State<AppState>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];
-    (headers, Json(state.identity.jwks()).0.to_string()).into_response()
+    (headers, state.identity.jwks().to_string()).into_response()
 }
 
 /// Any path without a route.

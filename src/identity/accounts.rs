@@ -1,15 +1,16 @@
-//! Accounts: register and log in. Validation of what people typed is the caller's; passwords are hashed in `passwords`,
+//! Accounts: register, log in, status. Validation of what people typed is the caller's; passwords are hashed in `passwords`,
 //! sessions made in `sessions`.
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::passwords::Verdict;
 use super::profiles::ProfileRow;
-use super::sessions::{Client, NewSession, insert_session};
+use super::sessions::{Client, NewSession, end_surplus, insert_session};
 use super::{Identity, IdentityError, reading};
 use crate::protocol::types::{Profile, UserRole, UserStatus};
 
@@ -129,6 +130,53 @@ impl Identity {
             .await?;
         self.tell_ended(profile_id, &made.ended);
         self.signed_in(profile_id, made.session_id, made.refresh_token).await
+    }
+
+    /// Sets the status of a profile. A ban ends all its sessions; a ban or suspension closes its sockets. The caller
+    /// has asked `authorize`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn set_status(
+        &self,
+        profile_id: Uuid,
+        status: UserStatus,
+        suspended_until: Option<DateTime<Utc>>,
+    ) -> Result<(), IdentityError> {
+        let pool = self.pool.clone();
+        let ended: Vec<Uuid> = self
+            .shielded(async move {
+                let mut transaction = pool.begin().await?;
+                let changed = sqlx::query("UPDATE profiles SET status = $2, suspended_until = $3 WHERE id = $1")
+                    .bind(profile_id)
+                    .bind(status)
+                    .bind(suspended_until.filter(|_| status == UserStatus::Suspended))
+                    .execute(&mut *transaction)
+                    .await?;
+                if changed.rows_affected() == 0 {
+                    return Err(IdentityError::NotFound("no such profile"));
+                }
+                let ended = match status {
+                    UserStatus::Banned => end_surplus(&mut transaction, profile_id, 0).await?,
+                    _ => Vec::new(),
+                };
+                if matches!(status, UserStatus::Banned | UserStatus::Suspended) {
+                    sqlx::query("INSERT INTO revocations (id, profile_id) VALUES ($1, $2)")
+                        .bind(Uuid::now_v7())
+                        .bind(profile_id)
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                transaction.commit().await?;
+                Ok(ended)
+            })
+            .await?;
+        self.tell_ended(profile_id, &ended);
+        match status {
+            UserStatus::Banned | UserStatus::Suspended => self.revoked.apply(profile_id, None),
+            UserStatus::Pending | UserStatus::Active => self.people.forget_profile(profile_id),
+        }
+        Ok(())
     }
 
     /// The profile that has this e-mail (`haus token --email`).

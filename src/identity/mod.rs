@@ -80,7 +80,7 @@ impl Identity {
         let revoked = Arc::new(RevokedSet::new(settings.access_ttl_ms));
         let people = Arc::new(People::default());
         let forget = Arc::clone(&people);
-        revoked.on_revoked(move |profile_id, _| forget.forget_profile(profile_id));
+        revoked.on_revoked(move |profile_id, session_id| forget.forget(profile_id, session_id));
         Ok(Self {
             pool,
             settings,

@@ -1,6 +1,7 @@
 //! Who is behind a session: state of the session, name and standing of the profile. Read through a small cache for
 //! requests (at most 2 s old), and fresh for the `auth` of a socket.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -8,7 +9,7 @@ use dashmap::DashMap;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::authorize::{Standing, Subject};
+use super::authorize::{Action, Resource, Standing, Subject, authorize};
 use super::{Access, Identity, IdentityError, now_ms, reading};
 use crate::protocol::codes::Refusal;
 use crate::protocol::types::{UserRole, UserStatus};
@@ -30,6 +31,14 @@ impl Person {
     /// The person as the one who acts, for [`super::authorize`].
     pub fn subject(&self) -> Subject {
         Subject { profile_id: self.profile_id, standing: self.standing }
+    }
+
+    /// [`authorize`] for something of one's own, now. A socket asks for [`Action::OpenSocket`] after every `auth`.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn may(&self, action: Action) -> Result<(), Refusal> {
+        authorize(&self.subject(), action, Resource::Own, Utc::now())
     }
 }
 
@@ -56,6 +65,14 @@ impl People {
             }
         }
         self.by_session.insert(session_id, (person, read_at_ms));
+    }
+
+    /// Drops what is cached of a session, or of all sessions of a profile.
+    pub fn forget(&self, profile_id: Uuid, session_id: Option<Uuid>) {
+        match session_id {
+            Some(session_id) => drop(self.by_session.remove(&session_id)),
+            None => self.forget_profile(profile_id),
+        }
     }
 
     /// Drops what is cached of one profile.
@@ -97,22 +114,16 @@ impl Identity {
         let read_at_ms = now_ms();
         let ids: Vec<Uuid> = accesses.iter().map(|access| access.session_id).collect();
         let rows = reading(read(&self.pool, &ids)).await?;
-        let answer = |access: &Access| {
-            let row = rows.iter().find(|row| row.session_id == access.session_id);
-            match row {
-                Some(row) if row.live && row.profile_id == access.profile_id => {
-                    let standing =
-                        Standing { role: row.role, status: row.status, suspended_until: row.suspended_until };
-                    let person = Arc::new(Person {
-                        profile_id: row.profile_id,
-                        display_name: row.display_name.clone(),
-                        standing,
-                    });
-                    self.people.put(access.session_id, Arc::clone(&person), read_at_ms);
-                    Ok(person)
-                }
-                _ => Err(ended()),
+        let rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.session_id, row)).collect();
+        let answer = |access: &Access| match rows.get(&access.session_id) {
+            Some(row) if row.live && row.profile_id == access.profile_id => {
+                let standing = Standing { role: row.role, status: row.status, suspended_until: row.suspended_until };
+                let person =
+                    Arc::new(Person { profile_id: row.profile_id, display_name: row.display_name.clone(), standing });
+                self.people.put(access.session_id, Arc::clone(&person), read_at_ms);
+                Ok(person)
             }
+            _ => Err(ended()),
         };
         Ok(accesses.iter().map(answer).collect())
     }

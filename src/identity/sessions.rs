@@ -13,7 +13,6 @@ use super::refresh::{REFRESH_TTL_DAYS, encode_token, token_hash};
 use super::seal::Sealer;
 use super::{Identity, IdentityError, reading};
 use crate::protocol::time::Timestamp;
-use crate::protocol::types::UserStatus;
 
 /// A session ends for good after so many days, however often it was refreshed.
 pub const SESSION_TTL_DAYS: i32 = 90;
@@ -157,53 +156,6 @@ impl Identity {
             .await?;
         self.tell_ended(profile_id, &made.ended);
         Ok(made.session_id)
-    }
-
-    /// Sets the status of a profile. A ban ends all its sessions; a ban or suspension closes its sockets. The caller
-    /// has asked `authorize`.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable`.
-    pub async fn set_status(
-        &self,
-        profile_id: Uuid,
-        status: UserStatus,
-        suspended_until: Option<DateTime<Utc>>,
-    ) -> Result<(), IdentityError> {
-        let pool = self.pool.clone();
-        let ended: Vec<Uuid> = self
-            .shielded(async move {
-                let mut transaction = pool.begin().await?;
-                let changed = sqlx::query("UPDATE profiles SET status = $2, suspended_until = $3 WHERE id = $1")
-                    .bind(profile_id)
-                    .bind(status)
-                    .bind(suspended_until.filter(|_| status == UserStatus::Suspended))
-                    .execute(&mut *transaction)
-                    .await?;
-                if changed.rows_affected() == 0 {
-                    return Err(IdentityError::NotFound("no such profile"));
-                }
-                let ended = match status {
-                    UserStatus::Banned => end_surplus(&mut transaction, profile_id, 0).await?,
-                    _ => Vec::new(),
-                };
-                if matches!(status, UserStatus::Banned | UserStatus::Suspended) {
-                    sqlx::query("INSERT INTO revocations (id, profile_id) VALUES ($1, $2)")
-                        .bind(Uuid::now_v7())
-                        .bind(profile_id)
-                        .execute(&mut *transaction)
-                        .await?;
-                }
-                transaction.commit().await?;
-                Ok(ended)
-            })
-            .await?;
-        self.tell_ended(profile_id, &ended);
-        match status {
-            UserStatus::Banned | UserStatus::Suspended => self.revoked.apply(profile_id, None),
-            UserStatus::Pending | UserStatus::Active => self.people.forget_profile(profile_id),
-        }
-        Ok(())
     }
 
     pub(super) fn tell_ended(&self, profile_id: Uuid, sessions: &[Uuid]) {

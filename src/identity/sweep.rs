@@ -3,6 +3,8 @@
 
 use sqlx::PgPool;
 
+use super::reading;
+
 /// Rows one statement deletes at most; the rest waits for the next run.
 const SWEEP_ROWS_MAX: i64 = 5_000;
 /// Hours an idempotency key is kept (protocol, section 7).
@@ -29,7 +31,7 @@ pub async fn sweep(pool: &PgPool, revocations_keep_ms: i64) {
         ("revocations", REVOCATIONS, revocations_keep_hours),
     ];
     for (table, statement, hours) in steps {
-        match sqlx::query(statement).bind(hours).bind(SWEEP_ROWS_MAX).execute(pool).await {
+        match reading(sqlx::query(statement).bind(hours).bind(SWEEP_ROWS_MAX).execute(pool)).await {
             Ok(done) if done.rows_affected() > 0 => tracing::debug!(table, rows = done.rows_affected(), "swept"),
             Ok(_) => {}
             Err(error) => tracing::warn!(table, %error, "sweep failed"),

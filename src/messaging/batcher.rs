@@ -102,6 +102,11 @@ impl<R: Send + 'static> Batcher<R> {
         self.arrived.notify_one();
     }
 
+    /// Answers a send that never came to the queue.
+    pub fn answer(&self, reply: R, outcome: Outcome) {
+        self.sink.committed(Vec::new(), vec![(reply, outcome)]);
+    }
+
     /// Sends waiting for a batch.
     pub fn waiting(&self) -> usize {
         self.lock().sends

@@ -94,8 +94,6 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Later<'a, Result<Box<RawValue>, Refusal>>;
     /// `snapshot` of a stream for one reader: its frame and position. `not_found`: may not see it now.
     fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>>;
-    /// Whether sends of this profile are within its rate; else how long to wait, milliseconds.
-    fn rate(&self, profile_id: Uuid) -> Result<(), u32>;
     /// Cursor of `threads.list` after the first page of an `auth` reply.
     fn cursor(&self, last: &ThreadRow) -> String;
 }

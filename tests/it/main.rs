@@ -1,7 +1,9 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod idempotency;
 mod identity;
+mod identity_faults;
 mod identity_tokens;
 mod log;
 mod members;

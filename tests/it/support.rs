@@ -18,11 +18,16 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
-const MIGRATIONS: [&str; 3] = [
+const UP: [&str; 3] = [
     include_str!("../../migrations/0001_identity.up.sql"),
     include_str!("../../migrations/0002_messaging.up.sql"),
     include_str!("../../migrations/0003_engine.up.sql"),
 ];
+pub const DOWN: &str = concat!(
+    include_str!("../../migrations/0003_engine.down.sql"),
+    include_str!("../../migrations/0002_messaging.down.sql"),
+    include_str!("../../migrations/0001_identity.down.sql")
+);
 pub const ROOT_KEY: [u8; 32] = [7; 32];
 
 /// The cluster of this process; it dies with it.
@@ -93,6 +98,11 @@ fn start_cluster() -> (Child, u16) {
         assert!(Instant::now() < deadline, "Postgres does not answer; see {}", folder.display());
         std::thread::sleep(Duration::from_millis(50));
     }
+    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_engine NOLOGIN BYPASSRLS; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
+    let psql = Command::new(PathBuf::from(BINARIES).join("psql"))
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "owner", "-d", "postgres", "-qc", roles])
+        .status();
+    assert!(psql.unwrap().success());
     (child, port)
 }
 
@@ -123,13 +133,17 @@ impl Database {
         let name = format!("t{number}");
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("owner");
         let mut admin = PgConnection::connect_with(&options.clone().database("postgres")).await.unwrap();
-        make_roles(&mut admin).await;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
         let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(&name)).await.unwrap();
-        for migration in MIGRATIONS {
-            sqlx::raw_sql(migration).execute(&owner).await.unwrap();
+        let database = Self { name, port, owner };
+        database.migrate_up().await;
+        database
+    }
+
+    pub async fn migrate_up(&self) {
+        for migration in UP {
+            sqlx::raw_sql(migration).execute(&self.owner).await.unwrap();
         }
-        Self { name, port, owner }
     }
 
     /// Connections as the application role, to `port` (its own, or a proxy's).
@@ -144,19 +158,6 @@ impl Database {
     pub async fn run(&self, sql: String) {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.owner).await.unwrap();
     }
-}
-
-async fn make_roles(admin: &mut PgConnection) {
-    let sql = "SELECT pg_advisory_lock(1);
-        DO $$ BEGIN
-            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'haus_app') THEN
-                CREATE ROLE haus_app NOLOGIN;
-                CREATE ROLE haus_engine NOLOGIN BYPASSRLS;
-                CREATE ROLE haus_test LOGIN IN ROLE haus_app;
-            END IF;
-        END $$;
-        SELECT pg_advisory_unlock(1);";
-    sqlx::raw_sql(sql).execute(admin).await.unwrap();
 }
 
 /// One node: identity, its routes on a port of its own, a client.

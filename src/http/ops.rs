@@ -1,0 +1,88 @@
+//! For operators: `/healthz`, `/readyz`, `/metrics`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Extension};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::problem::Problem;
+use crate::courier::{Courier, Health};
+use crate::protocol::ErrorCode;
+use crate::realtime::node::Node;
+use crate::telemetry;
+
+/// A node whose log was not read for so long does not know what it misses.
+const POLL_AGE_MS: u128 = 10_000;
+
+/// What `/readyz` looks at.
+#[derive(Clone)]
+pub struct Vitals {
+    pub node: Arc<Node>,
+    pub courier: Arc<dyn Courier>,
+    pub draining: Arc<AtomicBool>,
+    /// Whether the database keeps its settings safe; the text names the one that is not.
+    pub unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    pub limits_on: bool,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    node: String,
+    draining: bool,
+    limits: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checks {
+    database: String,
+    courier: &'static str,
+    canary_age_ms: u64,
+}
+
+/// The process answers.
+pub async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// 200 when this node may be given traffic, else 503; the same body either way. A courier that is down costs latency
+/// only: it is named, and the node stays ready.
+pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
+    let draining = vitals.draining.load(Ordering::Relaxed);
+    let database = match (vitals.unsafe_database)() {
+        Some(setting) => format!("unsafe: {setting}"),
+        None if vitals.node.poll_age().is_none_or(|age| age.as_millis() > POLL_AGE_MS) => "unreachable".to_owned(),
+        None => "ok".to_owned(),
+    };
+    let courier = if vitals.courier.health() == Health::Healthy { "ok" } else { "unhealthy" };
+    let ready = !draining && database == "ok";
+    let body = Ready {
+        ready,
+        node: vitals.node.shared.options.node.clone(),
+        draining,
+        limits: if vitals.limits_on { "on" } else { "off" },
+        checks: Checks { database, courier, canary_age_ms: vitals.courier.canary_age_ms() },
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+/// Prometheus text, to loopback only.
+pub async fn metrics(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
+    if !peer.ip().is_loopback() {
+        return Problem::new(ErrorCode::NotFound, "no such path").into_response();
+    }
+    operator_metrics().await
+}
+
+/// Prometheus text, on the address for operators.
+pub async fn operator_metrics() -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::render()).into_response()
+}

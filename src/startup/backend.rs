@@ -1,0 +1,346 @@
+//! The rest of the product as the engine sees it: its traits, implemented over `identity` and `messaging`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use sqlx::PgPool;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::welcome::Welcomes;
+use crate::courier::Courier;
+use crate::identity::{self, Identity};
+use crate::limits::RateLimiter;
+use crate::messaging::batcher::{Batcher, CommitSink};
+use crate::messaging::history::{self, Range};
+use crate::messaging::send::{Outcome, SendChecker, SendRequest};
+use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
+use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::types::{SendBody, ThreadRow};
+use crate::protocol::{frame, reply};
+use crate::realtime::hub::Hub;
+use crate::realtime::inbox::{SessionAddr, ToWorker};
+use crate::realtime::{Access, Backend, CommandName, Credential, Later, LogReader, Polled, SocketReply, Welcome};
+use crate::updates::{StreamId, Update};
+
+/// Whom the answer to a send is for.
+pub enum Reply {
+    Socket(SocketReply),
+    Request(oneshot::Sender<Outcome>),
+}
+
+/// Feeds the node itself, then the others.
+pub struct Announcer {
+    pub hub: Arc<Hub>,
+    pub courier: Arc<dyn Courier>,
+}
+
+impl Publisher for Announcer {
+    fn publish(&self, updates: Vec<Update>) {
+        self.hub.ingest(&updates);
+        self.courier.publish(&updates);
+    }
+}
+
+impl CommitSink<Reply> for Announcer {
+    /// Own sessions, then answers (so that a sender's update and its reply leave in one write), then other nodes.
+    fn committed(&self, updates: Vec<Update>, answers: Vec<(Reply, Outcome)>) {
+        self.hub.ingest(&updates);
+        let mut by_worker: Vec<Vec<(SessionAddr, Bytes, Uuid)>> = Vec::new();
+        for (reply, outcome) in answers {
+            match reply {
+                Reply::Request(answer) => {
+                    let _ = answer.send(outcome);
+                }
+                Reply::Socket(SocketReply { to, id, thread_id }) => {
+                    let frame = match outcome {
+                        Ok(ok) => reply::ok(id, &ok),
+                        Err(refusal) => reply::err(id, "message.send", &refusal),
+                    };
+                    let worker = usize::from(to.worker);
+                    if by_worker.len() <= worker {
+                        by_worker.resize_with(worker + 1, Vec::new);
+                    }
+                    by_worker[worker].push((to, frame, thread_id));
+                }
+            }
+        }
+        for (worker, replies) in by_worker.into_iter().enumerate().filter(|(_, replies)| !replies.is_empty()) {
+            if let Some(inbox) = self.hub.inbox(worker as u16) {
+                inbox.push(ToWorker::Replies(replies));
+            }
+        }
+        self.courier.publish(&updates);
+    }
+}
+
+/// Implements the engine's traits.
+pub struct Product {
+    pub identity: Arc<Identity>,
+    pub pool: PgPool,
+    pub welcomes: Arc<Welcomes>,
+    pub batcher: Arc<Batcher<Reply>>,
+    pub checker: Arc<SendChecker>,
+    pub rates: Arc<RateLimiter>,
+    pub publisher: Arc<dyn Publisher>,
+    /// Told when the database's settings are unsafe: nothing is acknowledged then.
+    pub unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+impl Product {
+    /// Queues a checked send, with the node's own limits written into it.
+    fn submit(&self, mut request: SendRequest, reply: Reply) {
+        if (self.unsafe_database)().is_some() {
+            return self.batcher.answer(reply, Err(Refusal::unavailable()));
+        }
+        if let Err(wait_ms) = self.rates.check(request.actor_id, 1) {
+            request.refuse = Some((ErrorCode::RateLimited, wait_ms));
+        }
+        self.batcher.submit(request, reply);
+    }
+
+    fn publish<T>(&self, committed: Committed<T>) -> T {
+        if !committed.updates.is_empty() {
+            self.publisher.publish(committed.updates);
+        }
+        committed.value
+    }
+
+    async fn run(&self, actor: Uuid, name: CommandName, d: &str) -> Result<Box<RawValue>, Refusal> {
+        match name {
+            CommandName::Read => {
+                let d: ReadD = parse(d)?;
+                let committed = read_marks::read(&self.pool, actor, d.thread_id, d.no, d.read_rev).await?;
+                raw(&self.publish(committed))
+            }
+            CommandName::ThreadOpen => {
+                let d: OpenD = parse(d)?;
+                raw(&history::open(&self.pool, actor, d.thread_id, limit(d.limit, 50)?).await?)
+            }
+            CommandName::ThreadsList => {
+                let d: ListD = parse(d)?;
+                let page = rows::list(&self.pool, actor, d.cursor.as_deref(), limit(d.limit, 50)?).await?;
+                #[derive(serde::Serialize)]
+                struct Listed {
+                    threads: Vec<ThreadRow>,
+                    next: Option<String>,
+                }
+                raw(&Listed { threads: page.threads.into_iter().map(|thread| thread.row).collect(), next: page.next })
+            }
+            CommandName::ProfilesGet => {
+                let d: ProfilesD = parse(d)?;
+                if d.ids.len() > 100 {
+                    return Err(Refusal::new(ErrorCode::Invalid, "ids: at most 100"));
+                }
+                #[derive(serde::Serialize)]
+                struct Found {
+                    profiles: Vec<crate::protocol::types::Profile>,
+                }
+                raw(&Found { profiles: profiles::profiles(&self.pool, &d.ids).await? })
+            }
+            CommandName::History => {
+                let d: HistoryD = parse(d)?;
+                let range = match (d.before, d.after, d.around) {
+                    (Some(no), None, None) => Range::Before(no),
+                    (None, Some(no), None) => Range::After(no),
+                    (None, None, Some(no)) => Range::Around(no),
+                    (None, None, None) => Range::Before(i64::MAX),
+                    _ => return Err(Refusal::new(ErrorCode::Invalid, "one of before, after, around")),
+                };
+                raw(&history::history(&self.pool, actor, d.thread_id, range, limit(d.limit, 50)?).await?)
+            }
+        }
+    }
+}
+
+impl Sender for Product {
+    fn send(&self, request: SendRequest) -> BoxFuture<'static, Outcome> {
+        let (answer, waiting) = oneshot::channel();
+        self.submit(request, Reply::Request(answer));
+        Box::pin(async move { waiting.await.unwrap_or_else(|_| Err(Refusal::unavailable())) })
+    }
+}
+
+impl Backend for Product {
+    fn authenticate(&self, credential: Credential) -> Later<'_, Result<Access, Refusal>> {
+        Box::pin(async move {
+            let access = match credential {
+                Credential::Token(token) => self.identity.verify_access(&token)?,
+                Credential::Ticket(ticket) => self.identity.redeem_ticket(&ticket).await?,
+            };
+            Ok(Access {
+                profile_id: access.profile_id,
+                session_id: access.session_id,
+                expires_at_ms: access.expires_at_ms,
+            })
+        })
+    }
+
+    fn welcome(&self, access: Access) -> Later<'_, Result<Welcome, Refusal>> {
+        Box::pin(async move {
+            let identified = identity::Access {
+                profile_id: access.profile_id,
+                session_id: access.session_id,
+                expires_at_ms: access.expires_at_ms,
+            };
+            let person = self.welcomes.person(identified).await?;
+            Ok(Welcome {
+                display_name: person.display_name.clone(),
+                role: person.role.as_str(),
+                user_seq: person.user_seq as u64,
+                threads: person.threads.iter().map(|thread| (thread.row.clone(), thread.join_seq as u64)).collect(),
+            })
+        })
+    }
+
+    fn send(&self, actor_id: Uuid, thread_id: Uuid, body: SendBody, to: SocketReply) {
+        match self.checker.check(thread_id, actor_id, body) {
+            Ok(request) => self.submit(request, Reply::Socket(to)),
+            Err(refusal) => self.batcher.answer(Reply::Socket(to), Err(refusal)),
+        }
+    }
+
+    fn command<'a>(
+        &'a self,
+        actor_id: Uuid,
+        name: CommandName,
+        d: &'a str,
+    ) -> Later<'a, Result<Box<RawValue>, Refusal>> {
+        Box::pin(self.run(actor_id, name, d))
+    }
+
+    fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>> {
+        Box::pin(async move {
+            #[derive(serde::Serialize)]
+            struct Snapshot<'a, D> {
+                up: &'static str,
+                s: &'a str,
+                seq: i64,
+                d: &'a D,
+            }
+            let (bytes, seq) = match stream {
+                StreamId::Thread(id) => {
+                    let d = history::snapshot(&self.pool, actor_id, id).await?;
+                    (serde_json::to_vec(&Snapshot { up: "snapshot", s: &id.to_string(), seq: d.seq, d: &d }), d.seq)
+                }
+                StreamId::User(id) => {
+                    let d = history::user_snapshot(&self.pool, id).await?;
+                    (serde_json::to_vec(&Snapshot { up: "snapshot", s: "user", seq: d.seq, d: &d }), d.seq)
+                }
+            };
+            let json = bytes.map_err(|_| Refusal::new(ErrorCode::Internal, "the snapshot could not be rendered"))?;
+            Ok((frame::text(&json), seq as u64))
+        })
+    }
+
+    fn cursor(&self, last: &ThreadRow) -> String {
+        rows::cursor_after(last)
+    }
+}
+
+/// Reads of the log over the primary.
+pub struct Log {
+    pub pool: PgPool,
+}
+
+impl LogReader for Log {
+    fn pages<'a>(&'a self, asks: &'a [(StreamId, u64)], limit: u32) -> Later<'a, Result<Vec<Vec<Update>>, Refusal>> {
+        Box::pin(async move {
+            let part = |user: bool| -> Vec<(Uuid, i64)> {
+                let wanted = asks.iter().filter(|(stream, _)| stream.is_user() == user);
+                wanted.map(|(stream, since)| (stream.uuid(), *since as i64)).collect()
+            };
+            let (of_threads, of_users) = (part(false), part(true));
+            let threads = async {
+                if of_threads.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    log::thread_pages(&self.pool, &of_threads, i64::from(limit)).await
+                }
+            };
+            let users = async {
+                if of_users.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    log::user_pages(&self.pool, &of_users, i64::from(limit)).await
+                }
+            };
+            let (threads, users) = tokio::try_join!(threads, users)?;
+            let (mut threads, mut users) = (threads.into_iter(), users.into_iter());
+            Ok(asks
+                .iter()
+                .map(|(stream, _)| if stream.is_user() { users.next() } else { threads.next() }.unwrap_or_default())
+                .collect())
+        })
+    }
+
+    fn heads<'a>(&'a self, streams: &'a [StreamId]) -> Later<'a, Result<Vec<(StreamId, u64)>, Refusal>> {
+        Box::pin(async move {
+            let part = |user: bool| -> Vec<Uuid> {
+                streams.iter().filter(|stream| stream.is_user() == user).map(|stream| stream.uuid()).collect()
+            };
+            log::heads(&self.pool, &part(false), &part(true)).await
+        })
+    }
+
+    fn poll(&self, previous: Option<String>) -> Later<'_, Result<Polled, Refusal>> {
+        Box::pin(async move {
+            let poll = log::poll(&self.pool, previous).await?;
+            Ok(Polled { snapshot: poll.snapshot, moved: poll.moved })
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadD {
+    thread_id: Uuid,
+    no: i64,
+    read_rev: Option<i32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OpenD {
+    thread_id: Uuid,
+    limit: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct ListD {
+    cursor: Option<String>,
+    limit: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct ProfilesD {
+    ids: Vec<Uuid>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HistoryD {
+    thread_id: Uuid,
+    before: Option<i64>,
+    after: Option<i64>,
+    around: Option<i64>,
+    limit: Option<i64>,
+}
+
+fn parse<'a, T: Deserialize<'a>>(d: &'a str) -> Result<T, Refusal> {
+    serde_json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
+}
+
+fn limit(asked: Option<i64>, default: i64) -> Result<i64, Refusal> {
+    match asked.unwrap_or(default) {
+        fits @ 1..=100 => Ok(fits),
+        _ => Err(Refusal::new(ErrorCode::Invalid, "limit: 1 to 100")),
+    }
+}
+
+fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, Refusal> {
+    to_raw_value(value).map_err(|_| Refusal::new(ErrorCode::Internal, "the answer could not be rendered"))
+}

@@ -1,0 +1,265 @@
+//! The composition root: configuration and a bound listener in, a running node out. Tests use it too.
+
+pub mod backend;
+pub mod welcome;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::courier::{self, Courier, CourierEvent, EventSink};
+use crate::http::ops::Vitals;
+use crate::http::server::{self, Connections};
+use crate::http::socket::Sockets;
+use crate::http::state::Ports;
+use crate::http::{AppState, site};
+use crate::identity::{Identity, IdentitySettings, Keys, PasswordCost, keys};
+use crate::limits::{Addresses, RateLimiter};
+use crate::messaging::batcher::Batcher;
+use crate::messaging::send::SendChecker;
+use crate::protocol::CloseCode;
+use crate::realtime::node::Node;
+use crate::realtime::{Backend, EngineOptions, LogReader};
+use crate::store::safety::{self, SafetyState};
+use crate::store::{DbError, epoch, migrate, pools};
+use backend::{Announcer, Log, Product};
+use welcome::Welcomes;
+
+/// Connections of the send batcher, one a lane, and one more for a renewed one.
+const SEND_CONNECTIONS: u32 = 3;
+/// Connections of everything else.
+const CONNECTIONS: u32 = 12;
+/// How long the database may stay away at start.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a node did not start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    #[error("{0}")]
+    Setting(String),
+    #[error("{0}")]
+    Unsafe(#[from] safety::Unsafe),
+    #[error("{0}")]
+    Schema(String),
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl StartupError {
+    /// Exit codes of the protocol, section 7.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Setting(_) => 2,
+            Self::Unsafe(_) => 3,
+            Self::Schema(_) => 4,
+            Self::Unreachable(_) => 5,
+        }
+    }
+
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Where the database is; `None` in `DATABASE_URL` was resolved by the caller.
+#[derive(Debug, Clone)]
+pub struct Services {
+    pub database_url: String,
+    pub redis_url: Option<String>,
+    /// 32 bytes, base64.
+    pub secret_key: String,
+}
+
+/// Runs a node until `drain` turns true, then closes every socket (4000) and returns.
+///
+/// # Errors
+/// Each with its exit code; nothing was served when one comes before `ready`.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    services: Services,
+    mut drain: watch::Receiver<bool>,
+    ready: impl FnOnce(SocketAddr, &str),
+) -> Result<(), StartupError> {
+    let name = config.node.clone().unwrap_or_else(|| format!("n-{}", &Uuid::new_v4().simple().to_string()[..8]));
+    let safety_state = SafetyState::default();
+    let setting = |error: sqlx::Error| StartupError::Setting(format!("DATABASE_URL: {error}"));
+    let pool = pools::connect(&services.database_url, &name, CONNECTIONS, &safety_state).map_err(setting)?;
+    let send_pool = pools::connect(&services.database_url, &name, SEND_CONNECTIONS, &safety_state).map_err(setting)?;
+    check_database(&services.database_url, &pool, &safety_state).await?;
+    let epoch = epoch::load(&pool).await.map_err(StartupError::failed)?;
+
+    let root = keys::parse_root_key(&services.secret_key)
+        .ok_or_else(|| StartupError::Setting("HAUS_SECRET_KEY: 32 bytes in base64 are needed".into()))?;
+    let keys = Keys::derive(&root).map_err(StartupError::failed)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = IdentitySettings {
+        access_ttl_ms: config.access_ttl_ms,
+        auto_activate: config.auto_activate,
+        password_cost: PasswordCost::OWASP,
+        password_cores: cores,
+    };
+    let identity = Arc::new(Identity::new(pool.clone(), &keys, settings).map_err(StartupError::failed)?);
+    identity.revoked().poll(&pool).await.map_err(StartupError::failed)?;
+
+    // The courier speaks to the hub, and the hub to the courier: the way back is known a moment later.
+    let listening: Arc<OnceLock<Listening>> = Arc::new(OnceLock::new());
+    let courier = start_courier(&services, &name, listening.clone()).await?;
+    let parts = Node::hub(&courier);
+    let _ = listening.set(parts.clone());
+
+    let announcer = Arc::new(Announcer { hub: parts.0.clone(), courier: courier.clone() });
+    let watched = safety_state.clone();
+    let unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync> =
+        Arc::new(move || (!watched.is_safe()).then(|| "a setting that loses acknowledged commits".to_owned()));
+    let checker = Arc::new(SendChecker::new(&keys.message_mac));
+    let rates = Arc::new(RateLimiter::new(config.sends_per_10s, config.limits_on()));
+    let product = Arc::new(Product {
+        identity: identity.clone(),
+        pool: pool.clone(),
+        welcomes: Welcomes::start(pool.clone(), identity.clone()),
+        batcher: Batcher::start(send_pool, announcer.clone()),
+        checker: checker.clone(),
+        rates,
+        publisher: announcer.clone(),
+        unsafe_database: unsafe_database.clone(),
+    });
+    let log: Arc<dyn LogReader> = Arc::new(Log { pool: pool.clone() });
+    let options = engine_options(&config, &name, cores);
+    let backend: Arc<dyn Backend> = product.clone();
+    let node =
+        Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
+    revoke_sockets(&identity, &node);
+    tokio::spawn(identity.revoked().clone().keep_polling(pool.clone()));
+    tokio::spawn(watch_safety(pool.clone(), safety_state));
+
+    let config = Arc::new(config);
+    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(move || epoch.to_string()) };
+    let state = AppState::new(identity, config.clone(), pool, ports).map_err(StartupError::Setting)?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let vitals = Vitals {
+        node: node.clone(),
+        courier: courier.clone(),
+        draining: draining.clone(),
+        unsafe_database,
+        limits_on: config.limits_on(),
+    };
+    let per_address = if config.limits_on() { config.sockets_per_address } else { u32::MAX };
+    let sockets = Sockets { node: node.clone(), addresses: Arc::new(Addresses::default()), per_address };
+    let routes = site::site(state, sockets, vitals.clone());
+    listener.set_nonblocking(true).map_err(StartupError::failed)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(StartupError::failed)?;
+    let address = listener.local_addr().map_err(StartupError::failed)?;
+    let (stop, stopped) = watch::channel(false);
+    let connections = Connections::within_descriptor_limit();
+    if !config.limits_on() {
+        tracing::warn!("HAUS_LIMITS=off: rates and caps per address and profile are lifted");
+    }
+    let serving = tokio::spawn(server::serve(listener, routes, connections.clone(), stopped.clone()));
+    if let Some(ops) = config.ops_listen {
+        let listener = tokio::net::TcpListener::bind(ops)
+            .await
+            .map_err(|error| StartupError::Setting(format!("HAUS_OPS_LISTEN: {ops}: {error}")))?;
+        tokio::spawn(server::serve(listener, site::operators(vitals), connections, stopped));
+    }
+    // The first poll tells that the log can be read; readiness waits for it.
+    wait_until(Duration::from_secs(5), || node.poll_age().is_some()).await;
+    ready(address, &name);
+
+    let _ = drain.wait_for(|drain| *drain).await;
+    tracing::info!("draining");
+    draining.store(true, Ordering::Relaxed);
+    let _ = stop.send(true);
+    node.stop(CloseCode::Drain).await;
+    courier.shutdown();
+    let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    Ok(())
+}
+
+type Listening = (Arc<crate::realtime::hub::Hub>, Arc<crate::realtime::repair::Repairs>);
+
+fn engine_options(config: &Config, name: &str, cores: usize) -> EngineOptions {
+    EngineOptions {
+        node: name.to_owned(),
+        // One core is left to the database calls of the runtime.
+        workers: config.workers.unwrap_or((cores / 2).max(1)),
+        heartbeat_ms: config.heartbeat_ms,
+        auth_timeout_ms: config.auth_timeout_ms,
+        slow_close_ms: config.slow_close_ms,
+        frame_bytes: config.frame_bytes as usize,
+        sends_per_10s: config.sends_per_10s,
+        sessions_per_profile: config.sessions_per_profile as usize,
+        limits_on: config.limits_on(),
+    }
+}
+
+async fn start_courier(
+    services: &Services,
+    name: &str,
+    listening: Arc<OnceLock<Listening>>,
+) -> Result<Arc<dyn Courier>, StartupError> {
+    let sink: EventSink = Arc::new(move |event: CourierEvent| {
+        if let Some((hub, repairs)) = listening.get() {
+            Node::hear(hub, repairs, event);
+        }
+    });
+    let _ = name;
+    match &services.redis_url {
+        None => Ok(Arc::new(courier::in_process::InProcess::new(sink))),
+        Some(_) => Err(StartupError::Setting("REDIS_URL: not yet".into())),
+    }
+}
+
+/// Reaches the database within 30 s, then checks its settings, the role and the schema.
+async fn check_database(url: &str, pool: &PgPool, state: &SafetyState) -> Result<(), StartupError> {
+    let options: sqlx::postgres::PgConnectOptions =
+        url.parse().map_err(|error: sqlx::Error| StartupError::Setting(format!("DATABASE_URL: {error}")))?;
+    let deadline = Instant::now() + DATABASE_PATIENCE;
+    let mut connection = loop {
+        match tokio::time::timeout(Duration::from_secs(3), sqlx::ConnectOptions::connect(&options)).await {
+            Ok(Ok(connection)) => break connection,
+            Ok(Err(error)) if Instant::now() > deadline => return Err(StartupError::Unreachable(error.to_string())),
+            Err(_) if Instant::now() > deadline => return Err(StartupError::Unreachable("no answer".into())),
+            _ => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    };
+    safety::check_settings(&mut connection, state).await.map_err(StartupError::failed)??;
+    safety::check_role(&mut connection).await.map_err(StartupError::failed)??;
+    match migrate::state(pool).await.map_err(StartupError::failed)? {
+        migrate::SchemaState::AtHead => Ok(()),
+        other => Err(StartupError::Schema(format!("the schema is not at head ({other:?}); run haus migrate"))),
+    }
+}
+
+fn revoke_sockets(identity: &Identity, node: &Arc<Node>) {
+    let node = node.clone();
+    identity.revoked().on_revoked(move |profile_id, session_id| node.revoke(profile_id, session_id));
+}
+
+/// Looks once a second whether the database still keeps what it acknowledges.
+async fn watch_safety(pool: PgPool, state: SafetyState) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Err(error) = safety::recheck(&pool, &state).await
+            && !matches!(error, DbError::Unavailable(_))
+        {
+            tracing::warn!(%error, "the database's settings could not be read");
+        }
+    }
+}
+
+async fn wait_until(most: Duration, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + most;
+    while !done() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

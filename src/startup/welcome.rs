@@ -1,0 +1,99 @@
+//! People as `auth` needs them, read for many at once: a reconnect storm is a few statements, not one a socket.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::PgPool;
+use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
+
+use crate::identity::{Access, Action, Identity};
+use crate::messaging::rows::{Person, people};
+use crate::protocol::codes::{ErrorCode, Refusal};
+
+/// Statements at once.
+const LANES: usize = 3;
+/// Profiles in one statement.
+const BATCH: usize = 32;
+/// Profiles waiting; more are `unavailable`.
+const WAITING: usize = 20_000;
+
+type Answer = Result<Arc<Person>, Refusal>;
+type Ask = (Access, oneshot::Sender<Answer>);
+
+/// Gathers look-ups while the last ones are under way; no delay.
+pub struct Welcomes {
+    queue: Mutex<VecDeque<Ask>>,
+    asked: Notify,
+    pool: PgPool,
+    identity: Arc<Identity>,
+}
+
+impl Welcomes {
+    /// Starts the lanes on the current runtime.
+    pub fn start(pool: PgPool, identity: Arc<Identity>) -> Arc<Self> {
+        let welcomes = Arc::new(Self { queue: Mutex::default(), asked: Notify::new(), pool, identity });
+        for _ in 0..LANES {
+            tokio::spawn(Self::lane(welcomes.clone()));
+        }
+        welcomes
+    }
+
+    /// One person, with all threads, as of a moment after this call.
+    ///
+    /// # Errors
+    /// `unauthenticated` when the session has ended, `forbidden` when the account may hold no socket, `unavailable`.
+    pub async fn person(&self, access: Access) -> Answer {
+        let (answer, waiting) = oneshot::channel();
+        {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.len() >= WAITING {
+                return Err(Refusal::unavailable());
+            }
+            queue.push_back((access, answer));
+        }
+        self.asked.notify_one();
+        waiting.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+    }
+
+    async fn lane(self: Arc<Self>) {
+        loop {
+            let (batch, more): (Vec<_>, bool) = {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                let count = queue.len().min(BATCH);
+                (queue.drain(..count).collect(), !queue.is_empty())
+            };
+            if more {
+                self.asked.notify_one();
+            }
+            if batch.is_empty() {
+                self.asked.notified().await;
+                continue;
+            }
+            self.answer(batch).await;
+        }
+    }
+
+    async fn answer(&self, batch: Vec<Ask>) {
+        let ids: Vec<Uuid> = batch.iter().map(|(access, _)| access.profile_id).collect();
+        let accesses: Vec<Access> = batch.iter().map(|(access, _)| *access).collect();
+        let read = tokio::try_join!(people(&self.pool, &ids), self.identity.people_now(&accesses));
+        let (found, standings) = match read {
+            Ok(read) => read,
+            Err(refusal) => {
+                return batch.into_iter().for_each(|(_, answer)| {
+                    let _ = answer.send(Err(refusal.clone()));
+                });
+            }
+        };
+        let found: HashMap<Uuid, Arc<Person>> =
+            found.into_iter().map(|person| (person.profile_id, Arc::new(person))).collect();
+        for ((access, answer), standing) in batch.into_iter().zip(standings) {
+            let person = standing.and_then(|person| person.may(Action::OpenSocket)).and_then(|()| {
+                let gone = || Refusal::new(ErrorCode::Unauthenticated, "this account is gone");
+                found.get(&access.profile_id).cloned().ok_or_else(gone)
+            });
+            let _ = answer.send(person);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Numbered migrations, up and down, embedded in the binary. Applied one transaction each, under an advisory lock, by
+//! the owner; before them the roles (`roles`) and the runner's own tables. What the tables mean is in the SQL files.
+
+mod roles;
+
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
+use tokio::time::{Instant, sleep};
+
+pub use roles::Login;
+
+/// Key of the advisory lock: `haus` in ASCII.
+const LOCK_KEY: i64 = 0x6861_7573;
+/// Longest wait for another `haus migrate`.
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A migration and its way back.
+pub struct Migration {
+    pub version: i32,
+    pub name: &'static str,
+    up: &'static str,
+    down: &'static str,
+}
+
+macro_rules! migration {
+    ($version:literal, $file:literal) => {
+        Migration {
+            version: $version,
+            name: $file,
+            up: include_str!(concat!("../../migrations/", $file, ".up.sql")),
+            down: include_str!(concat!("../../migrations/", $file, ".down.sql")),
+        }
+    };
+}
+
+/// Every migration, in order. A test compares this list with the folder.
+pub const MIGRATIONS: &[Migration] =
+    &[migration!(1, "0001_identity"), migration!(2, "0002_messaging"), migration!(3, "0003_engine")];
+
+/// The runner's own tables; every database has them before its first migration.
+const BOOKKEEPING: &str = "
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS stream_epoch (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch uuid NOT NULL,
+    system_identifier bigint NOT NULL,
+    timeline integer NOT NULL,
+    keep boolean NOT NULL DEFAULT false,
+    since timestamptz NOT NULL DEFAULT now()
+);
+GRANT SELECT ON schema_migrations TO haus_app;
+GRANT SELECT, INSERT, UPDATE ON stream_epoch TO haus_app;
+";
+
+/// Why the schema was not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error("migration {name} {direction}: {cause}")]
+    Failed { name: &'static str, direction: &'static str, cause: sqlx::Error },
+    #[error("migration {0} was changed after it was applied: its checksum differs")]
+    Drift(String),
+    #[error("the database is at version {found}, this program knows {head}")]
+    Newer { found: i32, head: i32 },
+    #[error("--to: there is no version {0}")]
+    NoSuchVersion(i32),
+    #[error("{0}")]
+    Login(String),
+    #[error("another migration has been running for 120 s")]
+    Locked,
+    #[error("roles and bookkeeping: {0}")]
+    Prepare(#[source] sqlx::Error),
+    #[error("the database is unavailable: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Where to move the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Head,
+    Version(i32),
+    /// So many steps back.
+    Down(u32),
+}
+
+/// One line of `haus migrate --status`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub version: i32,
+    pub name: String,
+    pub applied: bool,
+    pub applied_at: Option<DateTime<Utc>>,
+    /// The file's content is not what was applied.
+    pub drift: bool,
+}
+
+/// How the schema of a database stands against this program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaState {
+    AtHead,
+    /// Behind or ahead: the version found.
+    Version(i32),
+    /// Names of migrations changed after they were applied.
+    Drift(Vec<String>),
+}
+
+/// The version this program is written for.
+pub fn head() -> i32 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
+/// How the schema stands; a database that was never migrated is at version 0. Works as the application role.
+pub async fn state(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let applied = applied(&mut connection).await?;
+    let drift: Vec<String> = applied.iter().filter(|row| row.has_drifted()).map(|row| row.name.clone()).collect();
+    let version = applied.last().map_or(0, |row| row.version);
+    Ok(match version == head() && applied.len() == MIGRATIONS.len() {
+        _ if !drift.is_empty() => SchemaState::Drift(drift),
+        true => SchemaState::AtHead,
+        false => SchemaState::Version(version),
+    })
+}
+
+/// Every migration known here or there, oldest first.
+pub async fn status(owner: &mut PgConnection) -> Result<Vec<Status>, MigrateError> {
+    let applied = applied(owner).await?;
+    let mut lines: Vec<Status> = applied
+        .iter()
+        .map(|row| Status {
+            version: row.version,
+            name: row.name.clone(),
+            applied: true,
+            applied_at: Some(row.applied_at),
+            drift: row.has_drifted(),
+        })
+        .collect();
+    let missing = MIGRATIONS.iter().filter(|migration| applied.iter().all(|row| row.version != migration.version));
+    lines.extend(missing.map(|migration| Status {
+        version: migration.version,
+        name: migration.name.to_owned(),
+        applied: false,
+        applied_at: None,
+        drift: false,
+    }));
+    lines.sort_by_key(|line| line.version);
+    Ok(lines)
+}
+
+/// Makes roles and login where missing, then moves the schema to `target`. `told` hears of each step done.
+///
+/// # Errors
+/// Stops at the first failure; steps before it stay.
+pub async fn run(
+    owner: &mut PgConnection,
+    login: Option<&Login>,
+    target: Target,
+    mut told: impl FnMut(&'static str, &'static str),
+) -> Result<(), MigrateError> {
+    acquire_lock(owner).await?;
+    let result = run_locked(owner, login, target, &mut told).await;
+    // The lock also ends with the connection.
+    let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK_KEY).execute(owner).await;
+    result
+}
+
+async fn run_locked(
+    owner: &mut PgConnection,
+    login: Option<&Login>,
+    target: Target,
+    told: &mut impl FnMut(&'static str, &'static str),
+) -> Result<(), MigrateError> {
+    roles::ensure(owner, login).await?;
+    sqlx::raw_sql(BOOKKEEPING).execute(&mut *owner).await.map_err(MigrateError::Prepare)?;
+    let applied = applied(owner).await?;
+    if let Some(row) = applied.iter().find(|row| row.has_drifted()) {
+        return Err(MigrateError::Drift(row.name.clone()));
+    }
+    let found = applied.last().map_or(0, |row| row.version);
+    if found > head() {
+        return Err(MigrateError::Newer { found, head: head() });
+    }
+    let goal = match target {
+        Target::Head => head(),
+        Target::Version(version) if version == 0 || MIGRATIONS.iter().any(|m| m.version == version) => version,
+        Target::Version(version) => return Err(MigrateError::NoSuchVersion(version)),
+        Target::Down(steps) => {
+            let left = applied.len().saturating_sub(steps as usize);
+            left.checked_sub(1).and_then(|index| applied.get(index)).map_or(0, |row| row.version)
+        }
+    };
+    let is_applied = |version: i32| applied.iter().any(|row| row.version == version);
+    for migration in MIGRATIONS.iter().filter(|m| m.version <= goal && !is_applied(m.version)) {
+        step(owner, migration, "up").await?;
+        told(migration.name, "up");
+    }
+    for migration in MIGRATIONS.iter().rev().filter(|m| m.version > goal && is_applied(m.version)) {
+        step(owner, migration, "down").await?;
+        told(migration.name, "down");
+    }
+    Ok(())
+}
+
+async fn step(owner: &mut PgConnection, migration: &Migration, direction: &'static str) -> Result<(), MigrateError> {
+    let failed = |cause| MigrateError::Failed { name: migration.name, direction, cause };
+    let mut transaction = owner.begin().await?;
+    if direction == "up" {
+        sqlx::raw_sql(migration.up).execute(&mut *transaction).await.map_err(failed)?;
+        sqlx::query("INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(checksum(migration))
+            .execute(&mut *transaction)
+            .await?;
+    } else {
+        sqlx::raw_sql(migration.down).execute(&mut *transaction).await.map_err(failed)?;
+        sqlx::query("DELETE FROM schema_migrations WHERE version = $1")
+            .bind(migration.version)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await.map_err(failed)
+}
+
+async fn acquire_lock(owner: &mut PgConnection) -> Result<(), MigrateError> {
+    let start = Instant::now();
+    loop {
+        let got: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY).fetch_one(&mut *owner).await?;
+        if got {
+            return Ok(());
+        }
+        if start.elapsed() >= LOCK_PATIENCE {
+            return Err(MigrateError::Locked);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+struct Applied {
+    version: i32,
+    name: String,
+    checksum: String,
+    applied_at: DateTime<Utc>,
+}
+
+impl Applied {
+    fn has_drifted(&self) -> bool {
+        MIGRATIONS.iter().any(|migration| migration.version == self.version && checksum(migration) != self.checksum)
+    }
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<Applied>, sqlx::Error> {
+    let known: bool =
+        sqlx::query_scalar("SELECT to_regclass('schema_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
+    if !known {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query("SELECT version, name, checksum, applied_at FROM schema_migrations ORDER BY version")
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Applied {
+                version: row.try_get(0)?,
+                name: row.try_get(1)?,
+                checksum: row.try_get(2)?,
+                applied_at: row.try_get(3)?,
+            })
+        })
+        .collect()
+}
+
+/// Of the way up alone: a better way back may be written later.
+fn checksum(migration: &Migration) -> String {
+    hex::encode(digest(&SHA256, migration.up.as_bytes()).as_ref())
+}
+
+/// Runs a statement that was quoted by the server itself (`format('%I %L')`): role names and passwords cannot be bound.
+async fn execute_quoted(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::MIGRATIONS;
+
+    #[test]
+    fn the_list_equals_the_folder() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let found: BTreeSet<String> = std::fs::read_dir(folder)
+            .expect("folder")
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("utf-8"))
+            .collect();
+        let listed: BTreeSet<String> = MIGRATIONS
+            .iter()
+            .flat_map(|migration| [format!("{}.up.sql", migration.name), format!("{}.down.sql", migration.name)])
+            .collect();
+        assert_eq!(found, listed);
+        for (index, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.version as usize, index + 1, "{}", migration.name);
+            assert!(migration.name.starts_with(&format!("{:04}_", migration.version)), "{}", migration.name);
+        }
+    }
+}
