@@ -482,7 +482,7 @@ CREATE VIEW engine.log_rows AS
 -- cached while the tables were empty.
 CREATE FUNCTION engine.log_pages(p_threads uuid[], p_since bigint[], p_limit integer) RETURNS SETOF engine.log_rows
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
     RETURN QUERY
     SELECT l.* FROM unnest(p_threads, p_since) WITH ORDINALITY AS w (id, since, ord)
@@ -510,7 +510,7 @@ END $$;
 -- A page of the log as one person may see it. No row: never a member. The first row carries the head, seq only.
 CREATE FUNCTION engine.visible_updates(p_actor uuid, p_thread uuid, p_since bigint, p_limit integer) RETURNS SETOF engine.log_rows
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_head engine.log_rows;
     v_high bigint;
@@ -577,8 +577,9 @@ CREATE VIEW engine.member_threads AS
     SELECT t.id AS thread_id, t.type::text, t.name, t.description, t.avatar, t.house_id, t.is_archived,
            t.is_muted, t.member_count, t.seq, t.no, t.created_at, t.last_message_at, m.role::text, m.mark_no, m.mark_rev,
            m.muted_until, m.join_seq,
-           (SELECT count(*) FROM message_mentions x
-            WHERE x.thread_id = m.thread_id AND x.profile_id = m.profile_id AND x.no > m.mark_no) AS mentions,
+           CASE WHEN t.no > m.mark_no THEN (SELECT count(*) FROM message_mentions x
+                WHERE x.thread_id = m.thread_id AND x.profile_id = m.profile_id AND x.no > m.mark_no)
+           ELSE 0 END AS mentions,
            o.id AS peer_id, o.display_name AS peer_name, o.avatar AS peer_avatar, m.left_at IS NOT NULL AS has_left,
            coalesce(t.last_message_at, t.created_at) AS moved_at, m.profile_id
     FROM thread_members m
@@ -597,13 +598,13 @@ CREATE TYPE engine.person_thread AS (
 -- The threads of profiles, newest first, and each profile's own row: one snapshot, one call for many (the connect path).
 CREATE FUNCTION engine.thread_rows(p_profiles uuid[]) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), t.*
+    SELECT w.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = w.id), 0), t.*
     FROM unnest(p_profiles) WITH ORDINALITY AS w (id, ord)
     JOIN profiles p ON p.id = w.id
-    LEFT JOIN user_streams s ON s.profile_id = w.id
     LEFT JOIN LATERAL (SELECT x.* FROM engine.member_threads x WHERE x.profile_id = w.id AND NOT x.has_left) t ON true
     ORDER BY w.ord, t.moved_at DESC, t.thread_id;
 END $$;
@@ -611,25 +612,25 @@ END $$;
 -- The same for pairs of profile and thread, memberships that ended included; no row for a pair that never was one.
 CREATE FUNCTION engine.member_rows(p_profiles uuid[], p_threads uuid[]) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), t.*
+    SELECT w.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = w.id), 0), t.*
     FROM unnest(p_profiles, p_threads) AS w (id, thread)
     JOIN profiles p ON p.id = w.id
-    LEFT JOIN user_streams s ON s.profile_id = w.id
     CROSS JOIN LATERAL (SELECT x.* FROM engine.member_threads x WHERE x.profile_id = w.id AND x.thread_id = w.thread) t;
 END $$;
 
 -- A page of one profile's threads, newest first, below the place (p_at, p_id); NULLs begin.
 CREATE FUNCTION engine.thread_list(p_profile uuid, p_at timestamptz, p_id uuid, p_limit integer) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT p.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), x.*
+    SELECT p.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = p.id), 0), x.*
     FROM profiles p
-    LEFT JOIN user_streams s ON s.profile_id = p.id
     JOIN engine.member_threads x ON x.profile_id = p.id AND NOT x.has_left
     WHERE p.id = p_profile AND (p_at IS NULL OR x.moved_at < p_at OR x.moved_at = p_at AND x.thread_id > p_id)
     ORDER BY x.moved_at DESC, x.thread_id LIMIT p_limit;
@@ -659,7 +660,7 @@ RETURNS TABLE (id uuid, no bigint, seq bigint, sender_id uuid, content text, med
     reply_to_id uuid, mentions uuid[], nonce uuid, is_edited boolean, is_deleted boolean, is_pinned boolean, rev integer,
     sent_at timestamptz, edited_at timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_range record;
