@@ -13,21 +13,12 @@ use haus::config::Config;
 use haus::http::{AppState, api_router};
 use haus::identity::keys::Keys;
 use haus::identity::{Identity, IdentitySettings, PasswordCost};
+use haus::store::migrate::{self, Target};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
-const UP: [&str; 3] = [
-    include_str!("../../migrations/0001_identity.up.sql"),
-    include_str!("../../migrations/0002_messaging.up.sql"),
-    include_str!("../../migrations/0003_engine.up.sql"),
-];
-pub const DOWN: &str = concat!(
-    include_str!("../../migrations/0003_engine.down.sql"),
-    include_str!("../../migrations/0002_messaging.down.sql"),
-    include_str!("../../migrations/0001_identity.down.sql")
-);
 pub const ROOT_KEY: [u8; 32] = [7; 32];
 
 /// The cluster of this process; it dies with it.
@@ -136,14 +127,14 @@ impl Database {
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
         let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(&name)).await.unwrap();
         let database = Self { name, port, owner };
-        database.migrate_up().await;
+        database.migrate(Target::Head).await;
         database
     }
 
-    pub async fn migrate_up(&self) {
-        for migration in UP {
-            sqlx::raw_sql(migration).execute(&self.owner).await.unwrap();
-        }
+    /// Moves the schema with the product's own runner.
+    pub async fn migrate(&self, target: Target) {
+        let mut owner = self.owner.acquire().await.unwrap();
+        migrate::run(&mut owner, None, target, |_, _| {}).await.unwrap();
     }
 
     /// Connections as the application role, to `port` (its own, or a proxy's).
