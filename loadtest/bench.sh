@@ -38,7 +38,7 @@ mkdir -p "$(dirname "$OUT")"
 database() {
   local name=haus_$1
   "$PG_BIN/createdb" -h 127.0.0.1 -p "$PG_PORT" -U haus_owner "$name"
-  URLS=(DATABASE_URL="postgres://haus_app:app@127.0.0.1:$PG_PORT/$name"
+  URLS=(DATABASE_URL="postgres://haus_node:node@127.0.0.1:$PG_PORT/$name"
     DATABASE_OWNER_URL="postgres://haus_owner@127.0.0.1:$PG_PORT/$name")
   DATABASE=postgres://haus_owner@127.0.0.1:$PG_PORT/$name
   TOKENS=$PRIVATE/$1.jsonl
