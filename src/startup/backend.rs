@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::welcome::Welcomes;
 use crate::courier::Courier;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::limits::RateLimiter;
 use crate::messaging::batcher::{Batcher, CommitSink};
 use crate::messaging::history::{self, Range};
 use crate::messaging::send::{Outcome, SendChecker, SendRequest};
 use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
-use crate::protocol::types::{SendBody, ThreadRow, UserStatus};
+use crate::protocol::types::{SendBody, ThreadRow};
 use crate::protocol::{frame, reply};
 use crate::realtime::hub::Hub;
 use crate::realtime::inbox::{SessionAddr, ToWorker};
@@ -181,13 +181,12 @@ impl Backend for Product {
 
     fn welcome(&self, access: Access) -> Later<'_, Result<Welcome, Refusal>> {
         Box::pin(async move {
-            let person = self.welcomes.person(access.profile_id).await?;
-            if self.identity.revoked().contains(access.session_id) {
-                return Err(Refusal::new(ErrorCode::Unauthenticated, "the session has ended"));
-            }
-            if !matches!(person.status, UserStatus::Active | UserStatus::Pending) {
-                return Err(Refusal::new(ErrorCode::Forbidden, "this account may not open a socket"));
-            }
+            let identified = identity::Access {
+                profile_id: access.profile_id,
+                session_id: access.session_id,
+                expires_at_ms: access.expires_at_ms,
+            };
+            let person = self.welcomes.person(identified).await?;
             Ok(Welcome {
                 display_name: person.display_name.clone(),
                 role: person.role.as_str(),

@@ -126,7 +126,7 @@ pub async fn run(
     let product = Arc::new(Product {
         identity: identity.clone(),
         pool: pool.clone(),
-        welcomes: Welcomes::start(pool.clone()),
+        welcomes: Welcomes::start(pool.clone(), identity.clone()),
         batcher: Batcher::start(send_pool, announcer.clone()),
         checker: checker.clone(),
         rates,

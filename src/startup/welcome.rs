@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
+use crate::identity::{Access, Action, Identity};
 use crate::messaging::rows::{Person, people};
 use crate::protocol::codes::{ErrorCode, Refusal};
 
@@ -18,18 +19,20 @@ const BATCH: usize = 32;
 const WAITING: usize = 20_000;
 
 type Answer = Result<Arc<Person>, Refusal>;
+type Ask = (Access, oneshot::Sender<Answer>);
 
 /// Gathers look-ups while the last ones are under way; no delay.
 pub struct Welcomes {
-    queue: Mutex<VecDeque<(Uuid, oneshot::Sender<Answer>)>>,
+    queue: Mutex<VecDeque<Ask>>,
     asked: Notify,
     pool: PgPool,
+    identity: Arc<Identity>,
 }
 
 impl Welcomes {
     /// Starts the lanes on the current runtime.
-    pub fn start(pool: PgPool) -> Arc<Self> {
-        let welcomes = Arc::new(Self { queue: Mutex::default(), asked: Notify::new(), pool });
+    pub fn start(pool: PgPool, identity: Arc<Identity>) -> Arc<Self> {
+        let welcomes = Arc::new(Self { queue: Mutex::default(), asked: Notify::new(), pool, identity });
         for _ in 0..LANES {
             tokio::spawn(Self::lane(welcomes.clone()));
         }
@@ -37,14 +40,17 @@ impl Welcomes {
     }
 
     /// One person, with all threads, as of a moment after this call.
-    pub async fn person(&self, profile_id: Uuid) -> Answer {
+    ///
+    /// # Errors
+    /// `unauthenticated` when the session has ended, `forbidden` when the account may hold no socket, `unavailable`.
+    pub async fn person(&self, access: Access) -> Answer {
         let (answer, waiting) = oneshot::channel();
         {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.len() >= WAITING {
                 return Err(Refusal::unavailable());
             }
-            queue.push_back((profile_id, answer));
+            queue.push_back((access, answer));
         }
         self.asked.notify_one();
         waiting.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
@@ -64,21 +70,30 @@ impl Welcomes {
                 self.asked.notified().await;
                 continue;
             }
-            let ids: Vec<Uuid> = batch.iter().map(|(id, _)| *id).collect();
-            match people(&self.pool, &ids).await {
-                Ok(found) => {
-                    let found: HashMap<Uuid, Arc<Person>> =
-                        found.into_iter().map(|person| (person.profile_id, Arc::new(person))).collect();
-                    for (id, answer) in batch {
-                        let person = found.get(&id).cloned();
-                        let missing = || Refusal::new(ErrorCode::Unauthenticated, "this account is gone");
-                        let _ = answer.send(person.ok_or_else(missing));
-                    }
-                }
-                Err(refusal) => batch.into_iter().for_each(|(_, answer)| {
+            self.answer(batch).await;
+        }
+    }
+
+    async fn answer(&self, batch: Vec<Ask>) {
+        let ids: Vec<Uuid> = batch.iter().map(|(access, _)| access.profile_id).collect();
+        let accesses: Vec<Access> = batch.iter().map(|(access, _)| *access).collect();
+        let read = tokio::try_join!(people(&self.pool, &ids), self.identity.people_now(&accesses));
+        let (found, standings) = match read {
+            Ok(read) => read,
+            Err(refusal) => {
+                return batch.into_iter().for_each(|(_, answer)| {
                     let _ = answer.send(Err(refusal.clone()));
-                }),
+                });
             }
+        };
+        let found: HashMap<Uuid, Arc<Person>> =
+            found.into_iter().map(|person| (person.profile_id, Arc::new(person))).collect();
+        for ((access, answer), standing) in batch.into_iter().zip(standings) {
+            let person = standing.and_then(|person| person.may(Action::OpenSocket)).and_then(|()| {
+                let gone = || Refusal::new(ErrorCode::Unauthenticated, "this account is gone");
+                found.get(&access.profile_id).cloned().ok_or_else(gone)
+            });
+            let _ = answer.send(person);
         }
     }
 }
