@@ -8,7 +8,7 @@ use crate::drive::{Plan, connect_all, drive};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::outgoing::Until;
-use crate::paced::{engine_for, senders};
+use crate::paced::{Spread, engine_for, senders};
 use crate::procfs::{Snapshot, round};
 use crate::report::{Reporter, merge};
 use crate::resume::behind;
@@ -36,7 +36,7 @@ pub fn run(args: &Slow) -> Result<bool, LoadError> {
     let mut engine = engine_for(common, 0)?;
     connect_all(&mut engine, common.dialing(), &mut reporter)?;
     let stalled: Vec<usize> = (0..args.stalled).collect();
-    let mut pairs = senders(&engine, true, usize::MAX);
+    let mut pairs = senders(&engine, Spread::OneThread, usize::MAX);
     pairs.retain(|(socket, _)| *socket as usize >= args.stalled);
     stall(&mut engine, &stalled);
     let before = Snapshot::take(&common.pid);
