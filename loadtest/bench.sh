@@ -17,7 +17,7 @@ ROWS=${ROWS:-"fanout-32 fanout-4 delivery-100k rooms-64 paced sends hot connect 
 TARGET=${CARGO_TARGET_DIR:-target}
 OUT=${OUT:-$TARGET/bench.jsonl}
 
-cargo build --release --features tools --bin haus --bin haus-load
+"${CARGO:-cargo}" build --release --features tools --bin haus --bin haus-load
 HAUS=$TARGET/release/haus
 LOAD=$TARGET/release/haus-load
 
