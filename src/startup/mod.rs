@@ -143,12 +143,7 @@ pub async fn run(
     tokio::spawn(watch_safety(pool.clone(), safety_state));
 
     let config = Arc::new(config);
-    let ports = Ports {
-        sender: product,
-        checker,
-        publisher: announcer,
-        epoch: Arc::new(move || epoch.to_string()),
-    };
+    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(move || epoch.to_string()) };
     let state = AppState::new(identity, config.clone(), pool, ports).map_err(StartupError::Setting)?;
     let draining = Arc::new(AtomicBool::new(false));
     let vitals = Vitals {
