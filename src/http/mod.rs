@@ -9,6 +9,7 @@ pub mod member_routes;
 pub mod message_routes;
 pub mod middleware;
 pub mod ops;
+pub mod page;
 pub mod problem;
 pub mod profile_routes;
 pub mod rate_limit;

@@ -120,8 +120,12 @@ pub fn head() -> i32 {
 
 /// How the schema stands; a database that was never migrated is at version 0. Works as the application role.
 pub async fn state(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let applied = applied(&mut connection).await?;
+    state_on(&mut *pool.acquire().await?).await
+}
+
+/// [`state`] on a connection of the caller's.
+pub async fn state_on(connection: &mut PgConnection) -> Result<SchemaState, sqlx::Error> {
+    let applied = applied(connection).await?;
     let drift: Vec<String> = applied.iter().filter(|row| row.has_drifted()).map(|row| row.name.clone()).collect();
     let version = applied.last().map_or(0, |row| row.version);
     Ok(match version == head() && applied.len() == MIGRATIONS.len() {

@@ -1,6 +1,7 @@
 //! Postgres as a place: the embedded default, migrations, pools, safety checks, the epoch. No statement of a use case
 //! lives here; those are with the use cases.
 
+pub mod admission;
 pub mod embedded;
 pub mod epoch;
 pub mod error;

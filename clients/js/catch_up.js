@@ -1,0 +1,133 @@
+// Getting complete again: what to resume from at `auth`, and `sync` for streams with a gap. Tells when all is caught up.
+
+import { SYNC_STREAMS_MAX } from './store.js';
+
+/** Gaps found within this time go into one `sync`, milliseconds. */
+const GATHER_MS = 20;
+/** A `sync` that brought a stream no further is repeated so often; then the socket is given up. */
+const FRUITLESS_MAX = 3;
+
+export class CatchUp {
+  #store;
+  #sync;
+  #changed;
+  #giveUp;
+  #clock;
+  #pending = new Set();
+  #wanted = new Set();
+  #tries = new Map();
+  #resume = null;
+  #awaitsFirst = false;
+  #lagging = false;
+  #timer = null;
+
+  /**
+   * @param {{store: import('./store.js').Store, sync: (streams: object) => Promise<object>, changed: () => void,
+   *          giveUp: () => void, clock: {setTimeout: Function, clearTimeout: Function}}} parts
+   */
+  constructor({ store, sync, changed, giveUp, clock }) {
+    this.#store = store;
+    this.#sync = sync;
+    this.#changed = changed;
+    this.#giveUp = giveUp;
+    this.#clock = clock;
+  }
+
+  /** Whether every stream is complete as far as this client knows. */
+  get done() {
+    return this.#pending.size === 0 && !this.#lagging;
+  }
+
+  /** `resume` for the next `auth`; undefined when nothing is held. */
+  resume() {
+    const positions = this.#store.positions();
+    this.#resume = positions;
+    if (positions === null || positions.length === 0) return undefined;
+    return { epoch: this.#store.epoch, streams: Object.fromEntries(positions.slice(0, SYNC_STREAMS_MAX)) };
+  }
+
+  /** The reply to that `auth`, before the store has it. */
+  authed(ok) {
+    const sent = (this.#resume ?? []).map(([id]) => id);
+    this.#pending = new Set(sent.slice(0, SYNC_STREAMS_MAX));
+    this.#awaitsFirst = this.#pending.size > 0;
+    this.#wanted.clear();
+    this.#tries.clear();
+    this.#lagging = false;
+    if (this.#store.epoch === ok.epoch) for (const id of sent.slice(SYNC_STREAMS_MAX)) this.want(id);
+  }
+
+  /** This stream has a gap: ask for what is missing, unless that is under way. */
+  want(id) {
+    if (this.#pending.has(id) || this.#wanted.has(id)) return;
+    this.#wanted.add(id);
+    this.#timer ??= this.#clock.setTimeout(() => this.#flush(), GATHER_MS);
+  }
+
+  resumed(d) {
+    const first = this.#awaitsFirst;
+    this.#awaitsFirst = false;
+    if (first) this.#pending.clear();
+    for (const id of [...Object.keys(d.streams ?? {}), ...(d.reset ?? []), ...(d.denied ?? [])]) this.#pending.delete(id);
+    this.#lagging = false;
+    this.#store.resumed(d, first);
+    this.#changed();
+  }
+
+  /** The server feeds this socket from its log until it has caught up. */
+  lag() {
+    this.#lagging = true;
+    this.#changed();
+  }
+
+  heads(heads) {
+    for (const id of this.#store.heads(heads)) this.want(id);
+    const behind = Object.entries(heads).some(([id, head]) => (this.#store.position(id) ?? head) < head);
+    if (!this.#lagging || behind) return;
+    this.#lagging = false;
+    this.#changed();
+  }
+
+  /** The socket is gone; the next `auth` resumes. */
+  cut() {
+    this.#clock.clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#pending.clear();
+    this.#wanted.clear();
+    this.#lagging = false;
+  }
+
+  #flush() {
+    this.#timer = null;
+    const ids = [...this.#wanted].slice(0, SYNC_STREAMS_MAX);
+    for (const id of ids) this.#wanted.delete(id);
+    if (this.#wanted.size > 0) this.#timer = this.#clock.setTimeout(() => this.#flush(), GATHER_MS);
+    const streams = {};
+    for (const id of ids) {
+      const pos = this.#store.position(id);
+      if (pos === null) continue;
+      if (this.#fruitless(id, pos)) return this.#giveUp();
+      streams[id] = pos;
+    }
+    const asked = Object.keys(streams);
+    if (asked.length === 0) return undefined;
+    for (const id of asked) this.#pending.add(id);
+    this.#store.syncing(asked);
+    this.#changed();
+    return this.#sync(streams).catch((error) => this.#failed(asked, error));
+  }
+
+  #fruitless(id, pos) {
+    const last = this.#tries.get(id);
+    const tries = last?.pos === pos ? last.tries + 1 : 1;
+    this.#tries.set(id, { pos, tries });
+    return tries > FRUITLESS_MAX;
+  }
+
+  #failed(ids, error) {
+    for (const id of ids) this.#pending.delete(id);
+    this.#changed();
+    if (!error.retryable || error.code === 'disconnected') return;
+    this.#clock.setTimeout(() => ids.forEach((id) => this.want(id)), Math.max(error.retryAfterMs, 250));
+  }
+}

@@ -1,0 +1,125 @@
+//! `haus doctor`: settings, reachability, safety and schema, one line each; exit 1 when something is wrong.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use clap::Args;
+use haus::store::admission;
+use haus::store::migrate::{self, SchemaState};
+use haus::store::safety::{SafetyState, check_role, check_settings};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::database::Database;
+use super::error::CliError;
+use super::{Settings, print_line, secret};
+
+/// A doctor does not wait as long as a start does.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// One JSON line a finding
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+impl Finding {
+    fn of(check: &'static str, result: Result<String, String>) -> Self {
+        let ok = result.is_ok();
+        Self { check, ok, detail: result.unwrap_or_else(|detail| detail) }
+    }
+}
+
+pub async fn run(mut settings: Settings, args: DoctorArgs) -> Result<(), CliError> {
+    let mut findings = vec![Finding::of("secret", secret(&mut settings)), Finding::of("listen", listen(&settings))];
+    match Database::open(&settings).await {
+        Ok(database) => {
+            findings.extend(examine(&database).await);
+            database.close().await;
+        }
+        Err(error) => findings.push(Finding::of("database", Err(error.text().to_owned()))),
+    }
+    findings.push(Finding::of("courier", courier(&settings).await));
+    let wrong = findings.iter().filter(|finding| !finding.ok).count();
+    for finding in &findings {
+        let line = match args.json {
+            true => serde_json::to_string(finding).map_err(|error| CliError::failed(error.to_string()))?,
+            false => format!("{:4} {:9} {}", if finding.ok { "ok" } else { "BAD" }, finding.check, finding.detail),
+        };
+        print_line(&line)?;
+    }
+    if wrong > 0 { Err(CliError::failed(format!("{wrong} of {} checks are bad", findings.len()))) } else { Ok(()) }
+}
+
+fn secret(settings: &mut Settings) -> Result<String, String> {
+    let given = settings.config.secret_key.is_some();
+    secret::load(&mut settings.config).map_err(|error| error.text().to_owned())?;
+    Ok(if given { "HAUS_SECRET_KEY" } else { "secret.key in the data folder" }.to_owned())
+}
+
+fn listen(settings: &Settings) -> Result<String, String> {
+    let address = settings.config.listen;
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(format!("{address} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(format!("{address} is in use")),
+        Err(error) => Err(format!("HAUS_LISTEN: {address}: {error}")),
+    }
+}
+
+async fn examine(database: &Database) -> Vec<Finding> {
+    let mut connection = match admission::connect(&database.url, PATIENCE).await {
+        Ok(connection) => connection,
+        Err(error) => return vec![Finding::of("database", Err(error.to_string()))],
+    };
+    let place = if database.is_private { "the private PostgreSQL answers" } else { "DATABASE_URL answers" };
+    vec![
+        Finding::of("database", Ok(place.to_owned())),
+        Finding::of("durable", durable(&mut connection).await),
+        Finding::of("role", role(&mut connection).await),
+        Finding::of("schema", schema(&mut connection).await),
+    ]
+}
+
+async fn durable(connection: &mut PgConnection) -> Result<String, String> {
+    let verdict = check_settings(connection, &SafetyState::default()).await.map_err(|error| error.to_string())?;
+    verdict
+        .map(|()| "fsync, full_page_writes and synchronous_commit are safe".to_owned())
+        .map_err(|bad| bad.to_string())
+}
+
+async fn role(connection: &mut PgConnection) -> Result<String, String> {
+    let verdict = check_role(connection).await.map_err(|error| error.to_string())?;
+    verdict.map(|()| "owns nothing, bypasses nothing".to_owned()).map_err(|bad| bad.to_string())
+}
+
+async fn schema(connection: &mut PgConnection) -> Result<String, String> {
+    match migrate::state_on(connection).await.map_err(|error| error.to_string())? {
+        SchemaState::AtHead => Ok(format!("at head, version {}", migrate::head())),
+        SchemaState::Version(found) => {
+            Err(format!("at version {found}, head is {}: run `haus migrate`", migrate::head()))
+        }
+        SchemaState::Drift(names) => Err(format!("changed after they were applied: {}", names.join(", "))),
+    }
+}
+
+async fn courier(settings: &Settings) -> Result<String, String> {
+    let Some(url) = &settings.config.redis_url else { return Ok("in-process, one node only".to_owned()) };
+    let ping = async {
+        let client = redis::Client::open(url.as_str())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("PING").query_async::<String>(&mut connection).await
+    };
+    match tokio::time::timeout(PATIENCE, ping).await {
+        Ok(Ok(_)) => Ok("REDIS_URL answers".to_owned()),
+        Ok(Err(error)) => Err(format!("REDIS_URL: {error}")),
+        Err(_) => Err("REDIS_URL: no answer in 3 s".to_owned()),
+    }
+}

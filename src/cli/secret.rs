@@ -1,0 +1,53 @@
+//! The root key of the deployment: given by `HAUS_SECRET_KEY`, else made once in the data folder.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use haus::config::Config;
+use haus::identity::Keys;
+use haus::identity::keys::{new_root_key, parse_root_key};
+
+use super::error::CliError;
+
+/// Fills `config.secret_key` in, so that every layer sees the same, and derives the keys.
+pub fn load(config: &mut Config) -> Result<Keys, CliError> {
+    let text = match config.secret_key.clone() {
+        Some(text) => text,
+        None => kept(&config.data_dir)?,
+    };
+    let root = parse_root_key(text.trim())
+        .ok_or_else(|| CliError::setting("HAUS_SECRET_KEY: 32 bytes in base64 are needed (openssl rand -base64 32)"))?;
+    config.secret_key = Some(text.trim().to_owned());
+    Ok(Keys::derive(&root)?)
+}
+
+/// The key in `<data>/secret.key`, made at the first use.
+fn kept(data_dir: &Path) -> Result<String, CliError> {
+    let path = data_dir.join("secret.key");
+    let failed = |error: std::io::Error| CliError::failed(format!("{}: {error}", path.display()));
+    match fs::read_to_string(&path) {
+        Ok(text) => return Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    fs::create_dir_all(data_dir).map_err(failed)?;
+    let made = new_root_key()?;
+    match write_new(&path, &format!("{made}\n")) {
+        Ok(()) => Ok(made),
+        // Another process was first: its key is the key.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::read_to_string(&path).map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Writes a file that must not exist yet, mode 600, whole or not at all.
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    let fresh = path.with_extension(format!("new.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let done =
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&fresh, path));
+    fs::remove_file(&fresh)?;
+    done
+}

@@ -1,0 +1,78 @@
+//! Settings as the operator meets them: a wrong one names itself, an unknown one is told of, logs go to stderr.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use haus::config::{Config, Environment};
+use tracing_subscriber::EnvFilter;
+
+use super::error::CliError;
+
+/// Prints a usage error with the environment variable behind the flag; help and version go to stdout.
+pub fn report(error: &clap::Error, command: &clap::Command) -> ExitCode {
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg)
+        && let Some(variable) = variable_of(command, shown)
+    {
+        eprintln!("the setting is {variable}");
+    }
+    ExitCode::from(2)
+}
+
+/// The environment variable of a flag as clap shows it: `--heartbeat-ms <HEARTBEAT_MS>`.
+fn variable_of(command: &clap::Command, shown: &str) -> Option<String> {
+    let long = shown.strip_prefix("--")?.split([' ', '=']).next()?;
+    let found = command.get_arguments().find(|argument| argument.get_long() == Some(long))?;
+    found.get_env()?.to_str().map(str::to_owned)
+}
+
+/// Variables that begin like ours and are none of ours: most likely a slip of the pen.
+pub fn warn_of_unknown(command: &clap::Command) {
+    let known: BTreeSet<&str> = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
+    let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in given.filter(|name| name.starts_with("HAUS_") && !known.contains(name.as_str())) {
+        tracing::warn!("{name} is not a setting of this program and has no effect");
+    }
+}
+
+/// Logs to stderr: for people in development, JSON lines in production.
+pub fn start_logs(config: &Config) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| CliError::setting(format!("HAUS_LOG: {error}")))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.environment {
+        Environment::Production => logs.json().init(),
+        Environment::Development => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let text = info.payload_as_str().unwrap_or("no text");
+        tracing::error!(place, "panic: {text}");
+    }));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
+    use super::variable_of;
+
+    #[test]
+    fn every_setting_has_a_variable_and_a_help_text() {
+        let command = Cli::command();
+        let unnamed: Vec<_> = command
+            .get_arguments()
+            .filter(|argument| !matches!(argument.get_id().as_str(), "help" | "version"))
+            .filter(|argument| argument.get_env().is_none() || argument.get_help().is_none())
+            .map(|argument| argument.get_id().clone())
+            .collect();
+        assert!(unnamed.is_empty(), "{unnamed:?}");
+        assert_eq!(variable_of(&command, "--heartbeat-ms <HEARTBEAT_MS>").as_deref(), Some("HAUS_HEARTBEAT_MS"));
+        assert_eq!(variable_of(&command, "--nonsense"), None);
+    }
+}

@@ -1,0 +1,127 @@
+// The list of conversations: names, last messages, unread counts. Reads the client; changes nothing but its own elements.
+
+import { listTime, paintAvatar, systemText, threadName } from './format.js';
+
+export class ThreadList {
+  #haus;
+  #list = document.getElementById('threads');
+  #empty = document.getElementById('threads-empty');
+  #more = document.getElementById('threads-more');
+  #template = document.getElementById('thread-template');
+  #items = new Map();
+  #current = null;
+  // Previews are asked for where they can be seen.
+  #seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) this.#haus.preview(target.dataset.threadId);
+  });
+
+  constructor(haus) {
+    this.#haus = haus;
+    haus.on('threads', () => this.render());
+    haus.on('people', () => this.render());
+    haus.on('state', () => this.render());
+    this.#more.addEventListener('click', async () => {
+      this.#more.disabled = true;
+      await haus.moreThreads().catch(() => {});
+      this.#more.disabled = false;
+    });
+    this.#list.addEventListener('keydown', (event) => this.#arrows(event));
+  }
+
+  /** Marks the conversation on screen. */
+  select(threadId) {
+    this.#current = threadId;
+    this.render();
+  }
+
+  /** Puts the focus on a conversation of the list; the first one if that is not there. */
+  focus(threadId) {
+    (this.#items.get(threadId) ?? this.#list.firstElementChild)?.firstElementChild.focus({ preventScroll: true });
+  }
+
+  /** The id `step` places after the one on screen. */
+  neighbour(step) {
+    const ids = [...this.#list.children].map((item) => item.firstElementChild.dataset.threadId);
+    const at = ids.indexOf(this.#current);
+    return ids[at < 0 ? 0 : at + step] ?? null;
+  }
+
+  render() {
+    const threads = this.#haus.threads();
+    const present = new Set(threads.map(({ id }) => id));
+    for (const [id, item] of this.#items) if (!present.has(id)) this.#drop(id, item);
+    threads.forEach((thread, index) => {
+      const item = this.#items.get(thread.id) ?? this.#make(thread);
+      this.#fill(item, thread);
+      if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
+    });
+    this.#empty.hidden = threads.length > 0 || this.#haus.state === 'offline';
+    this.#more.hidden = !this.#haus.hasMoreThreads;
+  }
+
+  #make(thread) {
+    const item = this.#template.content.firstElementChild.cloneNode(true);
+    const anchor = item.querySelector('.thread');
+    anchor.dataset.threadId = thread.id;
+    anchor.href = `#/t/${thread.id}`;
+    this.#items.set(thread.id, item);
+    this.#seen.observe(anchor);
+    return item;
+  }
+
+  #drop(id, item) {
+    this.#seen.unobserve(item.firstElementChild);
+    item.remove();
+    this.#items.delete(id);
+  }
+
+  #fill(item, thread) {
+    const name = threadName(thread);
+    const last = thread.last;
+    const waiting = this.#haus.pending(thread.id).filter(({ state }) => state !== 'sent').at(-1);
+    const text = waiting ? `${waiting.state === 'failed' ? 'Not sent' : 'You'}: ${waiting.body.content}`
+      : last ? this.#lastText(thread, last) : thread.row.no === 0 ? 'Nobody has walked yet' : '';
+    const shown = JSON.stringify([name, text, thread.unread, thread.row.lastMessageAt, thread.id === this.#current, new Date().getDate()]);
+    const anchor = item.firstElementChild;
+    if (item.dataset.shown === shown) return;
+    item.dataset.shown = shown;
+    anchor.dataset.type = thread.row.type;
+    anchor.classList.toggle('unread', thread.unread > 0);
+    if (thread.id === this.#current) anchor.setAttribute('aria-current', 'page');
+    else anchor.removeAttribute('aria-current');
+    paintAvatar(anchor.querySelector('.avatar'), thread.row.peer?.id ?? thread.id, name, thread.row.type === 'DIRECT');
+    anchor.querySelector('.thread-name').textContent = name;
+    anchor.querySelector('.thread-last').textContent = text;
+    const time = anchor.querySelector('.thread-time');
+    time.textContent = listTime(thread.row.lastMessageAt);
+    if (thread.row.lastMessageAt) time.dateTime = thread.row.lastMessageAt;
+    const unread = anchor.querySelector('.thread-unread');
+    unread.hidden = thread.unread === 0;
+    unread.textContent = thread.unread > 99 ? '99+' : thread.unread;
+    unread.setAttribute('aria-label', `${thread.unread} unread`);
+    // In view without a message: it became so after the observer looked.
+    if (last === null) queueMicrotask(() => this.#previewIfVisible(anchor));
+  }
+
+  #previewIfVisible(anchor) {
+    const { top, bottom } = anchor.getBoundingClientRect();
+    if (bottom > 0 && top < innerHeight) this.#haus.preview(anchor.dataset.threadId);
+  }
+
+  #lastText(thread, message) {
+    if (message.isDeleted) return 'Message deleted';
+    const own = message.senderId === this.#haus.profile?.id;
+    const sender = own ? 'You' : this.#haus.people.get(message.senderId)?.displayName;
+    const text = message.type === 'SYSTEM' ? systemText(message.content) : (message.content ?? 'Attachment');
+    if (message.type === 'SYSTEM') return sender ? `${sender} ${text}` : text;
+    return own || (thread.row.type !== 'DIRECT' && sender) ? `${sender}: ${text}` : text;
+  }
+
+  #arrows(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const item = document.activeElement.closest?.('#threads > li');
+    if (step === undefined || !item) return;
+    event.preventDefault();
+    (step > 0 ? item.nextElementSibling : item.previousElementSibling)?.firstElementChild.focus();
+  }
+}
