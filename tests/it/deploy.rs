@@ -16,8 +16,10 @@ struct Known {
 fn known() -> Known {
     let output = Command::new(env!("CARGO_BIN_EXE_haus")).arg("--help").env_clear().output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
+    // Long lines are wrapped wherever there is a space.
+    let unwrapped = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let variables =
-        help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next()).map(str::to_owned).collect();
+        unwrapped.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next()).map(str::to_owned).collect();
     let commands = help
         .lines()
         .skip_while(|line| !line.starts_with("Commands:"))
