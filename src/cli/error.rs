@@ -29,10 +29,6 @@ impl CliError {
         Self { code, text: text.into() }
     }
 
-    pub fn code(&self) -> u8 {
-        self.code
-    }
-
     pub fn text(&self) -> &str {
         &self.text
     }

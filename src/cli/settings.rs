@@ -49,7 +49,10 @@ pub fn start_logs(config: &Config) -> Result<(), CliError> {
     }
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let text = info.payload_as_str().unwrap_or("no text");
+        let payload = info.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no text");
         tracing::error!(place, "panic: {text}");
     }));
     Ok(())

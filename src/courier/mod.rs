@@ -2,6 +2,7 @@
 //! feed and the snapshot poll make it whole.
 
 pub mod in_process;
+pub mod redis;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -36,7 +36,8 @@ const HEADER_BYTES: usize = 16 << 10;
 const DESCRIPTORS_KEPT: u64 = 200;
 /// Pause after `accept` failed, so that exhaustion never spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Connections that are not sockets yet, and how many of both there may be.
 pub struct Connections {
@@ -75,7 +76,12 @@ impl Drop for Place {
 }
 
 /// Accepts until `stop` turns true; connections under way end by themselves.
-pub async fn serve(listener: TcpListener, router: Router, connections: Arc<Connections>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: Arc<Connections>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -104,7 +110,13 @@ async fn refuse(mut stream: TcpStream) {
     let _ = tokio::time::timeout(Duration::from_millis(200), stream.write_all(FULL)).await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, place: Place, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    place: Place,
+    mut stop: watch::Receiver<bool>,
+) {
     if tokio::time::timeout(FIRST_BYTE, stream.readable()).await.is_err() {
         return;
     }

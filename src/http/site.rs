@@ -10,7 +10,8 @@ use super::state::AppState;
 
 /// The routes of the main address.
 pub fn site(state: AppState, sockets: Sockets, vitals: Vitals) -> Router {
-    let upgrade = Router::new().route("/v1/ws", get(socket::upgrade)).layer(Extension(sockets)).with_state(state.clone());
+    let upgrade =
+        Router::new().route("/v1/ws", get(socket::upgrade)).layer(Extension(sockets)).with_state(state.clone());
     let (api, _) = api_router(state);
     api.merge(upgrade).merge(probes(vitals).route("/metrics", get(ops::metrics)))
 }
@@ -21,8 +22,5 @@ pub fn operators(vitals: Vitals) -> Router {
 }
 
 fn probes(vitals: Vitals) -> Router {
-    Router::new()
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .layer(Extension(vitals))
+    Router::new().route("/healthz", get(ops::healthz)).route("/readyz", get(ops::readyz)).layer(Extension(vitals))
 }

@@ -143,7 +143,9 @@ fn origin_allowed(headers: &HeaderMap, state: &AppState) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let own = ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme).is_some_and(|rest| !host.is_empty() && rest == host));
+    let own = ["http://", "https://"]
+        .iter()
+        .any(|scheme| origin.strip_prefix(scheme).is_some_and(|rest| !host.is_empty() && rest == host));
     let public = state.config.public_url.as_deref().map(|url| url.trim_end_matches('/'));
     own || public == Some(origin) || state.config.origins.iter().any(|allowed| allowed.trim() == origin)
 }

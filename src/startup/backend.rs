@@ -203,7 +203,12 @@ impl Backend for Product {
         }
     }
 
-    fn command<'a>(&'a self, actor_id: Uuid, name: CommandName, d: &'a str) -> Later<'a, Result<Box<RawValue>, Refusal>> {
+    fn command<'a>(
+        &'a self,
+        actor_id: Uuid,
+        name: CommandName,
+        d: &'a str,
+    ) -> Later<'a, Result<Box<RawValue>, Refusal>> {
         Box::pin(self.run(actor_id, name, d))
     }
 
@@ -250,10 +255,18 @@ impl LogReader for Log {
             };
             let (of_threads, of_users) = (part(false), part(true));
             let threads = async {
-                if of_threads.is_empty() { Ok(Vec::new()) } else { log::thread_pages(&self.pool, &of_threads, i64::from(limit)).await }
+                if of_threads.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    log::thread_pages(&self.pool, &of_threads, i64::from(limit)).await
+                }
             };
             let users = async {
-                if of_users.is_empty() { Ok(Vec::new()) } else { log::user_pages(&self.pool, &of_users, i64::from(limit)).await }
+                if of_users.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    log::user_pages(&self.pool, &of_users, i64::from(limit)).await
+                }
             };
             let (threads, users) = tokio::try_join!(threads, users)?;
             let (mut threads, mut users) = (threads.into_iter(), users.into_iter());

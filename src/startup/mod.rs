@@ -113,7 +113,7 @@ pub async fn run(
 
     // The courier speaks to the hub, and the hub to the courier: the way back is known a moment later.
     let listening: Arc<OnceLock<Listening>> = Arc::new(OnceLock::new());
-    let courier = start_courier(&services, &name, listening.clone()).await?;
+    let courier = start_courier(&services, listening.clone())?;
     let parts = Node::hub(&courier);
     let _ = listening.set(parts.clone());
 
@@ -143,12 +143,7 @@ pub async fn run(
     tokio::spawn(watch_safety(pool.clone(), safety_state));
 
     let config = Arc::new(config);
-    let ports = Ports {
-        sender: product,
-        checker,
-        publisher: announcer,
-        epoch: Arc::new(move || epoch.to_string()),
-    };
+    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(move || epoch.to_string()) };
     let state = AppState::new(identity, config.clone(), pool, ports).map_err(StartupError::Setting)?;
     let draining = Arc::new(AtomicBool::new(false));
     let vitals = Vitals {
@@ -207,20 +202,19 @@ fn engine_options(config: &Config, name: &str, cores: usize) -> EngineOptions {
     }
 }
 
-async fn start_courier(
-    services: &Services,
-    name: &str,
-    listening: Arc<OnceLock<Listening>>,
-) -> Result<Arc<dyn Courier>, StartupError> {
+fn start_courier(services: &Services, listening: Arc<OnceLock<Listening>>) -> Result<Arc<dyn Courier>, StartupError> {
     let sink: EventSink = Arc::new(move |event: CourierEvent| {
         if let Some((hub, repairs)) = listening.get() {
             Node::hear(hub, repairs, event);
         }
     });
-    let _ = name;
     match &services.redis_url {
         None => Ok(Arc::new(courier::in_process::InProcess::new(sink))),
-        Some(_) => Err(StartupError::Setting("REDIS_URL: not yet".into())),
+        Some(url) => {
+            let courier = courier::redis::RedisCourier::start(url, sink)
+                .map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
+            Ok(Arc::new(courier))
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::identity::{register, text};
-use crate::support::{DOWN, Database, Node};
+use crate::support::{Database, Node};
+use haus::store::migrate::Target;
 
 struct Bench {
     node: Node,
@@ -94,7 +95,7 @@ async fn a_refusal_and_an_abandoned_claim_free_the_key() {
 async fn the_schema_goes_down_and_up_again_with_data_in_it() {
     let database = Database::new().await;
     register(&Node::start(&database, &[]).await, "ana").await;
-    database.run(DOWN.to_owned()).await;
+    database.migrate(Target::Version(0)).await;
     let left: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace)
               + (SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace)
@@ -103,8 +104,9 @@ async fn the_schema_goes_down_and_up_again_with_data_in_it() {
     .fetch_one(&database.owner)
     .await
     .unwrap();
-    assert_eq!(left, 0);
-    database.migrate_up().await;
+    // The runner's own books stay: schema_migrations, stream_epoch and their row types.
+    assert!(left <= 12, "{left} objects are left");
+    database.migrate(Target::Head).await;
     register(&Node::start(&database, &[]).await, "ana").await;
 }
 

@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::ports::{Published, ports};
 use clap::Parser;
 use haus::config::Config;
 use haus::http::{AppState, api_router};
 use haus::identity::keys::Keys;
 use haus::identity::{Identity, IdentitySettings, PasswordCost};
+use haus::store::migrate::{self, Target};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 const BINARIES: &str = "/usr/lib/postgresql/15/bin";
-const UP: &str = include_str!("../../migrations/0001_identity.up.sql");
-pub const DOWN: &str = include_str!("../../migrations/0001_identity.down.sql");
 pub const ROOT_KEY: [u8; 32] = [7; 32];
 
 /// The cluster of this process; it dies with it.
@@ -89,7 +89,7 @@ fn start_cluster() -> (Child, u16) {
         assert!(Instant::now() < deadline, "Postgres does not answer; see {}", folder.display());
         std::thread::sleep(Duration::from_millis(50));
     }
-    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
+    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_engine NOLOGIN BYPASSRLS; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
     let psql = Command::new(PathBuf::from(BINARIES).join("psql"))
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "owner", "-d", "postgres", "-qc", roles])
         .status();
@@ -127,12 +127,14 @@ impl Database {
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
         let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(&name)).await.unwrap();
         let database = Self { name, port, owner };
-        database.migrate_up().await;
+        database.migrate(Target::Head).await;
         database
     }
 
-    pub async fn migrate_up(&self) {
-        sqlx::raw_sql(UP).execute(&self.owner).await.unwrap();
+    /// Moves the schema with the product's own runner.
+    pub async fn migrate(&self, target: Target) {
+        let mut owner = self.owner.acquire().await.unwrap();
+        migrate::run(&mut owner, None, target, |_, _| {}).await.unwrap();
     }
 
     /// Connections as the application role, to `port` (its own, or a proxy's).
@@ -155,6 +157,8 @@ pub struct Node {
     pub pool: PgPool,
     pub url: String,
     pub client: reqwest::Client,
+    /// What this node published.
+    pub published: Arc<Published>,
 }
 
 #[derive(Parser)]
@@ -182,12 +186,14 @@ impl Node {
         };
         let keys = Keys::derive(&ROOT_KEY).unwrap();
         let identity = Arc::new(Identity::new(pool.clone(), &keys, settings).unwrap());
-        let state = AppState::new(Arc::clone(&identity), config, pool.clone()).unwrap();
+        let (ports, published) = ports(pool.clone());
+        let state = AppState::new(Arc::clone(&identity), config, pool.clone(), ports).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let service = api_router(state).0.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self { identity, pool, url, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { identity, pool, url, client, published }
     }
 
     /// Sends a request; returns status and JSON (null without a body).
