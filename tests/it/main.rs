@@ -10,5 +10,6 @@ mod members;
 mod messages;
 mod people;
 mod ports;
+mod page;
 mod support;
 mod threads;
