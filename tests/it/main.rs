@@ -12,5 +12,6 @@ mod messages;
 mod people;
 mod ports;
 mod store;
+mod page;
 mod support;
 mod threads;
