@@ -191,8 +191,13 @@ impl<'a> Judge<'a> {
         let found = self.position(client, stream).deliver(seq, due);
         self.name(found, client, stream, seq, "came again or late");
         if let StreamId::Thread(thread) = stream {
-            let found = self.compare(&thread, seq, kind, body);
-            self.name(found, client, stream, seq, "is not what the log has");
+            match (self.compare(&thread, seq, kind, body), body) {
+                (Some(Anomaly::Phantom), Some(body)) => {
+                    let what = format!("client {client}, {stream} at {seq}: is not in the log");
+                    self.sends.seen_unlogged(body, self.line, what);
+                }
+                (found, _) => self.name(found, client, stream, seq, "is not what the log has"),
+            }
             let allowed = self.truth.profile(client).is_some_and(|profile| self.truth.may_see(&thread, &profile, seq));
             let found = (!allowed).then_some(Anomaly::Unauthorised);
             self.name(found, client, stream, seq, "outside every stay");
