@@ -136,6 +136,9 @@ impl Sends {
             let untold = late.is_some_and(|(stop, seen)| seen >= stop + PUBLISH_GRACE_US);
             attempts.sent == 2 && attempts.dup_acked && attempts.was_killed && untold
         });
-        report.obligations.kill_between_commit_and_publish += between.count() as u64;
+        let between = between.count() as u64;
+        report.obligations.kill_between_commit_and_publish += between;
+        // What nobody published can only have come from the log.
+        report.obligations.hole_filled_from_log += between;
     }
 }
