@@ -14,7 +14,10 @@ use prometheus::{
 pub const DROP_REASONS: &[(&str, &str)] = &[
     ("courier_down", "updates that other nodes must find in the log, because Redis could not be reached for too long"),
     ("courier_queue", "the same, because the queue to Redis was full"),
-    ("courier_inbound", "messages of other nodes, because this one did not keep up reading them; the poll runs at once"),
+    (
+        "courier_inbound",
+        "messages of other nodes, because this one did not keep up reading them; the poll runs at once",
+    ),
     ("courier_malformed", "messages of other nodes that could not be read"),
     ("ring", "rings of recent updates forgotten to keep within memory; resumes read the log instead"),
     ("send_queue", "sends refused with `overloaded`, because too many waited for their commit"),
@@ -136,7 +139,12 @@ impl Metrics {
             )?,
             rate_limited: to.counter("haus_rate_limited_total", "Sends refused because the profile sent too many")?,
             rate_buckets: to.gauge("haus_rate_buckets", "Profiles whose rate of sends is being remembered")?,
-            dropped: to.labelled("haus_dropped_total", "Things let go to stay within a limit", "reason", DROP_REASONS)?,
+            dropped: to.labelled(
+                "haus_dropped_total",
+                "Things let go to stay within a limit",
+                "reason",
+                DROP_REASONS,
+            )?,
             connections_refused: to.labelled(
                 "haus_connections_refused_total",
                 "Connections and upgrades refused",
