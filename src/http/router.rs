@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    asyncapi, auth_routes, member_routes, message_routes, middleware, page, profile_routes, session_routes, thread_routes,
-    well_known,
+    asyncapi, auth_routes, member_routes, message_routes, middleware, page, profile_routes, session_routes,
+    thread_routes, well_known,
 };
 
 /// Frame of the document; paths and schemas come from the routes.

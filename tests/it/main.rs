@@ -11,6 +11,7 @@ mod members;
 mod messages;
 mod people;
 mod ports;
+mod protocol_doc;
 mod store;
 mod support;
 mod threads;

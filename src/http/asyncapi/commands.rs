@@ -94,10 +94,5 @@ pub const COMMANDS: &[Command] = &[
         ok: NOTHING,
     },
     Command { name: "focus", about: "Accepted; nothing acts on it yet", d: &[], ok: None },
-    Command {
-        name: "ping",
-        about: "The server's time",
-        d: &[],
-        ok: Some(Shape::Fields(&[must("serverTime", Time)])),
-    },
+    Command { name: "ping", about: "The server's time", d: &[], ok: Some(Shape::Fields(&[must("serverTime", Time)])) },
 ];

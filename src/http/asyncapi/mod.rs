@@ -70,10 +70,8 @@ pub fn document() -> Value {
     }
     let tell = json!({"action": "send", "channel": channel(), "messages": sent});
     operations.insert("updates".to_owned(), tell);
-    let in_channel: Map<String, Value> = messages
-        .keys()
-        .map(|name| (name.clone(), json!({"$ref": format!("#/components/messages/{name}")})))
-        .collect();
+    let in_channel: Map<String, Value> =
+        messages.keys().map(|name| (name.clone(), json!({"$ref": format!("#/components/messages/{name}")}))).collect();
     json!({
         "asyncapi": "3.0.0",
         "info": {

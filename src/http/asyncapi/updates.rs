@@ -23,70 +23,112 @@ const MESSAGE: [Field; 2] = [must("messageId", Uuid), must("no", Number)];
 /// What `d` of an update holds.
 pub const fn body(kind: UpdateKind) -> Body {
     match kind {
-        UpdateKind::MessageCreated => Body {
-            about: "A message; null, false and empty fields are left out, and threadId and seq stand in the frame",
-            d: &[must("message", Record)],
-        },
-        UpdateKind::MessageEdited => Body {
-            about: "No command writes it yet",
-            d: &[
-                MESSAGE[0],
-                MESSAGE[1],
-                must("rev", Number),
-                must("content", Nullable(&Text)),
-                must("mentions", List(&Uuid)),
-                must("editedAt", Nullable(&Time)),
-            ],
-        },
-        UpdateKind::MessageDeleted => Body {
-            about: "No command writes it yet",
-            d: &[MESSAGE[0], MESSAGE[1], must("rev", Number), must("byId", Uuid), must("deletedAt", Nullable(&Time))],
-        },
-        UpdateKind::ReactionAdded | UpdateKind::ReactionRemoved => Body {
-            about: "No command writes it yet; count is absolute, after it",
-            d: &[MESSAGE[0], MESSAGE[1], must("emoji", Text), must("profileId", Uuid), must("count", Number)],
-        },
+        UpdateKind::MessageCreated => {
+            const {
+                Body {
+                    about: "A message; null, false and empty fields are left out, and threadId and seq stand in the frame",
+                    d: &[must("message", Record)],
+                }
+            }
+        }
+        UpdateKind::MessageEdited => {
+            const {
+                Body {
+                    about: "No command writes it yet",
+                    d: &[
+                        MESSAGE[0],
+                        MESSAGE[1],
+                        must("rev", Number),
+                        must("content", Nullable(&Text)),
+                        must("mentions", List(&Uuid)),
+                        must("editedAt", Nullable(&Time)),
+                    ],
+                }
+            }
+        }
+        UpdateKind::MessageDeleted => {
+            const {
+                Body {
+                    about: "No command writes it yet",
+                    d: &[
+                        MESSAGE[0],
+                        MESSAGE[1],
+                        must("rev", Number),
+                        must("byId", Uuid),
+                        must("deletedAt", Nullable(&Time)),
+                    ],
+                }
+            }
+        }
+        UpdateKind::ReactionAdded | UpdateKind::ReactionRemoved => {
+            const {
+                Body {
+                    about: "No command writes it yet; count is absolute, after it",
+                    d: &[MESSAGE[0], MESSAGE[1], must("emoji", Text), must("profileId", Uuid), must("count", Number)],
+                }
+            }
+        }
         UpdateKind::MessagePinned | UpdateKind::MessageUnpinned => {
-            Body { about: "No command writes it yet", d: &[MESSAGE[0], MESSAGE[1], must("byId", Uuid)] }
+            const { Body { about: "No command writes it yet", d: &[MESSAGE[0], MESSAGE[1], must("byId", Uuid)] } }
         }
         UpdateKind::MemberJoined => {
-            Body { about: "At most 500 people in one", d: &[must("profileIds", List(&Uuid)), must("byId", Uuid)] }
+            const { Body { about: "At most 500 people in one", d: &[must("profileIds", List(&Uuid)), must("byId", Uuid)] } }
         }
-        UpdateKind::MemberLeft => Body {
-            about: "reason: left, removed",
-            d: &[must("profileIds", List(&Uuid)), must("byId", Uuid), may("reason", Text)],
-        },
-        UpdateKind::MemberChanged => Body {
-            about: "Role and nickname as they are now",
-            d: &[
-                must("profileId", Uuid),
-                must("role", Of("ThreadRole")),
-                must("nickname", Nullable(&Text)),
-                must("byId", Uuid),
-            ],
-        },
+        UpdateKind::MemberLeft => {
+            const {
+                Body {
+                    about: "reason: left, removed",
+                    d: &[must("profileIds", List(&Uuid)), must("byId", Uuid), may("reason", Text)],
+                }
+            }
+        }
+        UpdateKind::MemberChanged => {
+            const {
+                Body {
+                    about: "Role and nickname as they are now",
+                    d: &[
+                        must("profileId", Uuid),
+                        must("role", Of("ThreadRole")),
+                        must("nickname", Nullable(&Text)),
+                        must("byId", Uuid),
+                    ],
+                }
+            }
+        }
         UpdateKind::ThreadChanged => {
-            Body { about: "thread: only the changed fields", d: &[must("thread", Record), must("byId", Uuid)] }
+            const { Body { about: "thread: only the changed fields", d: &[must("thread", Record), must("byId", Uuid)] } }
         }
-        UpdateKind::ThreadAdded => Body {
-            about: "User stream. thread.seq is the join; a stay that has ended since tells id, type, name and seq alone",
-            d: &[must("thread", Record)],
-        },
-        UpdateKind::ThreadRemoved => Body {
-            about: "User stream. Follows member.left on the same socket",
-            d: &[must("threadId", Uuid), must("seq", Number), must("reason", Text)],
-        },
-        UpdateKind::ThreadState => Body {
-            about: "User stream. Own read mark and mute, from any own device",
-            d: &[
-                must("threadId", Uuid),
-                may("lastReadNo", Number),
-                may("readRev", Number),
-                may("mentions", Number),
-                may("atNo", Number),
-                may("mutedUntil", Nullable(&Time)),
-            ],
-        },
+        UpdateKind::ThreadAdded => {
+            const {
+                Body {
+                    about: "User stream. thread.seq is the join; a stay that has ended since tells id, type, name and seq alone",
+                    d: &[must("thread", Record)],
+                }
+            }
+        }
+        UpdateKind::ThreadRemoved => {
+            const {
+                Body {
+                    about: "User stream. Follows member.left on the same socket",
+                    d: &[must("threadId", Uuid), must("seq", Number), must("reason", Text)],
+                }
+            }
+        }
+        UpdateKind::ThreadState => {
+            const {
+                Body {
+                    about: "User stream. Own read mark and mute, from any own device",
+                    d: &[
+                        must("threadId", Uuid),
+                        may("lastReadNo", Number),
+                        may("readRev", Number),
+                        may("mentions", Number),
+                        may("atNo", Number),
+                        may("mutedUntil", Nullable(&Time)),
+                    ],
+                }
+            }
+        }
     }
 }
 
@@ -133,7 +175,10 @@ pub const NOTICES: &[Notice] = &[
     },
     Notice {
         name: "lag",
-        body: Body { about: "This socket goes on from the log until it has caught up", d: &[must("streams", List(&Text))] },
+        body: Body {
+            about: "This socket goes on from the log until it has caught up",
+            d: &[must("streams", List(&Text))],
+        },
     },
     Notice {
         name: "hb",
