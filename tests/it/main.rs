@@ -15,6 +15,7 @@ mod ports;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod protocol_doc;
 mod store;
 mod page;
 mod support;
