@@ -49,7 +49,7 @@ CREATE FUNCTION engine.append_messages(
 RETURNS TABLE (ord integer, code text, seq bigint, no bigint, message_id uuid, sent_at timestamptz, wait_ms integer)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_bitmapscan = off SET jit = off
+SET enable_bitmapscan = off SET enable_material = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -482,7 +482,7 @@ CREATE VIEW engine.log_rows AS
 -- cached while the tables were empty.
 CREATE FUNCTION engine.log_pages(p_threads uuid[], p_since bigint[], p_limit integer) RETURNS SETOF engine.log_rows
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
     RETURN QUERY
     SELECT l.* FROM unnest(p_threads, p_since) WITH ORDINALITY AS w (id, since, ord)
@@ -510,7 +510,7 @@ END $$;
 -- A page of the log as one person may see it. No row: never a member. The first row carries the head, seq only.
 CREATE FUNCTION engine.visible_updates(p_actor uuid, p_thread uuid, p_since bigint, p_limit integer) RETURNS SETOF engine.log_rows
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_head engine.log_rows;
     v_high bigint;
@@ -554,75 +554,83 @@ $$;
 -- Streams with rows committed since p_previous was taken, and the snapshot for the next call (first row, stream NULL).
 -- A row counts when the earlier snapshot had not seen it, however late its transaction committed.
 CREATE FUNCTION engine.poll(p_previous text) RETURNS TABLE (snapshot text, stream uuid, is_user boolean, seq bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET jit = off AS $$
-    SELECT pg_current_snapshot()::text, NULL::uuid, NULL::boolean, NULL::bigint
-    UNION ALL
-    (SELECT NULL, u.thread_id, false, max(u.seq) FROM thread_updates u
-     WHERE p_previous IS NOT NULL AND u.xid >= pg_snapshot_xmin(p_previous::pg_snapshot)
-       AND NOT pg_visible_in_snapshot(u.xid, p_previous::pg_snapshot)
-     GROUP BY u.thread_id)
-    UNION ALL
-    (SELECT NULL, u.profile_id, true, max(u.seq) FROM user_updates u
-     WHERE p_previous IS NOT NULL AND u.xid >= pg_snapshot_xmin(p_previous::pg_snapshot)
-       AND NOT pg_visible_in_snapshot(u.xid, p_previous::pg_snapshot)
-     GROUP BY u.profile_id)
-$$;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_previous pg_snapshot := p_previous::pg_snapshot;
+    v_xmin xid8 := pg_snapshot_xmin(v_previous);
+BEGIN
+    RETURN QUERY SELECT pg_current_snapshot()::text, NULL::uuid, NULL::boolean, NULL::bigint;
+    IF v_previous IS NOT NULL THEN
+        RETURN QUERY
+        SELECT NULL, u.thread_id, false, max(u.seq) FROM thread_updates u
+        WHERE u.xid >= v_xmin AND NOT pg_visible_in_snapshot(u.xid, v_previous) GROUP BY u.thread_id;
+        RETURN QUERY
+        SELECT NULL, u.profile_id, true, max(u.seq) FROM user_updates u
+        WHERE u.xid >= v_xmin AND NOT pg_visible_in_snapshot(u.xid, v_previous) GROUP BY u.profile_id;
+    END IF;
+END $$;
 
 -- A thread as one of its members, present or past (has_left), sees it.
 CREATE VIEW engine.member_threads AS
-    SELECT m.profile_id, t.id AS thread_id, t.type::text, t.name, t.description, t.avatar, t.house_id, t.is_archived,
+    SELECT t.id AS thread_id, t.type::text, t.name, t.description, t.avatar, t.house_id, t.is_archived,
            t.is_muted, t.member_count, t.seq, t.no, t.created_at, t.last_message_at, m.role::text, m.mark_no, m.mark_rev,
            m.muted_until, m.join_seq,
-           (SELECT count(*) FROM message_mentions x
-            WHERE x.thread_id = m.thread_id AND x.profile_id = m.profile_id AND x.no > m.mark_no) AS mentions,
+           CASE WHEN t.no > m.mark_no THEN (SELECT count(*) FROM message_mentions x
+                WHERE x.thread_id = m.thread_id AND x.profile_id = m.profile_id AND x.no > m.mark_no)
+           ELSE 0 END AS mentions,
            o.id AS peer_id, o.display_name AS peer_name, o.avatar AS peer_avatar, m.left_at IS NOT NULL AS has_left,
-           coalesce(t.last_message_at, t.created_at) AS moved_at
+           coalesce(t.last_message_at, t.created_at) AS moved_at, m.profile_id
     FROM thread_members m
     JOIN threads t ON t.id = m.thread_id
     LEFT JOIN profiles o ON t.type = 'DIRECT' AND o.id = CASE
         WHEN left(t.direct_key, 36) = m.profile_id::text THEN right(t.direct_key, 36) ELSE left(t.direct_key, 36) END::uuid;
 
--- A person and one of its threads; thread is NULL where there is none.
+-- A person and one of its threads, flat; thread_id is NULL where there is none.
 CREATE TYPE engine.person_thread AS (
-    profile_id uuid, display_name text, profile_role text, status text, user_seq bigint, thread engine.member_threads);
+    profile_id uuid, display_name text, profile_role text, status text, user_seq bigint,
+    thread_id uuid, type text, name text, description text, avatar text, house_id uuid, is_archived boolean,
+    is_muted boolean, member_count integer, seq bigint, no bigint, created_at timestamptz, last_message_at timestamptz,
+    role text, mark_no bigint, mark_rev integer, muted_until timestamptz, join_seq bigint, mentions bigint,
+    peer_id uuid, peer_name text, peer_avatar text, has_left boolean, moved_at timestamptz, member_id uuid);
 
 -- The threads of profiles, newest first, and each profile's own row: one snapshot, one call for many (the connect path).
 CREATE FUNCTION engine.thread_rows(p_profiles uuid[]) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), t.thread
+    SELECT w.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = w.id), 0), t.*
     FROM unnest(p_profiles) WITH ORDINALITY AS w (id, ord)
     JOIN profiles p ON p.id = w.id
-    LEFT JOIN user_streams s ON s.profile_id = w.id
-    LEFT JOIN LATERAL (
-        SELECT x AS thread, x.moved_at, x.thread_id FROM engine.member_threads x WHERE x.profile_id = w.id AND NOT x.has_left) t ON true
+    LEFT JOIN LATERAL (SELECT x.* FROM engine.member_threads x WHERE x.profile_id = w.id AND NOT x.has_left) t ON true
     ORDER BY w.ord, t.moved_at DESC, t.thread_id;
 END $$;
 
 -- The same for pairs of profile and thread, memberships that ended included; no row for a pair that never was one.
 CREATE FUNCTION engine.member_rows(p_profiles uuid[], p_threads uuid[]) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT w.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), t.thread
+    SELECT w.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = w.id), 0), t.*
     FROM unnest(p_profiles, p_threads) AS w (id, thread)
     JOIN profiles p ON p.id = w.id
-    LEFT JOIN user_streams s ON s.profile_id = w.id
-    CROSS JOIN LATERAL (SELECT x AS thread FROM engine.member_threads x WHERE x.profile_id = w.id AND x.thread_id = w.thread) t;
+    CROSS JOIN LATERAL (SELECT x.* FROM engine.member_threads x WHERE x.profile_id = w.id AND x.thread_id = w.thread) t;
 END $$;
 
 -- A page of one profile's threads, newest first, below the place (p_at, p_id); NULLs begin.
 CREATE FUNCTION engine.thread_list(p_profile uuid, p_at timestamptz, p_id uuid, p_limit integer) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT p.id, p.display_name, p.role::text, p.status::text, coalesce(s.seq, 0), x
+    SELECT p.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = p.id), 0), x.*
     FROM profiles p
-    LEFT JOIN user_streams s ON s.profile_id = p.id
     JOIN engine.member_threads x ON x.profile_id = p.id AND NOT x.has_left
     WHERE p.id = p_profile AND (p_at IS NULL OR x.moved_at < p_at OR x.moved_at = p_at AND x.thread_id > p_id)
     ORDER BY x.moved_at DESC, x.thread_id LIMIT p_limit;
@@ -652,7 +660,7 @@ RETURNS TABLE (id uuid, no bigint, seq bigint, sender_id uuid, content text, med
     reply_to_id uuid, mentions uuid[], nonce uuid, is_edited boolean, is_deleted boolean, is_pinned boolean, rev integer,
     sent_at timestamptz, edited_at timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_range record;

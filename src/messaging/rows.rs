@@ -21,12 +21,9 @@ pub const LIST_ROWS: i64 = 200;
 macro_rules! select_from {
     ($call:literal) => {
         concat!(
-            "SELECT profile_id, display_name, profile_role, status, user_seq, (thread).thread_id, (thread).type, ",
-            "(thread).name, (thread).description, (thread).avatar, (thread).house_id, (thread).is_archived, ",
-            "(thread).is_muted, (thread).member_count, (thread).seq, (thread).no, (thread).created_at, ",
-            "(thread).last_message_at, (thread).role, (thread).mark_no, (thread).mark_rev, (thread).muted_until, ",
-            "(thread).join_seq, (thread).mentions, (thread).peer_id, (thread).peer_name, (thread).peer_avatar, ",
-            "(thread).has_left, (thread).moved_at FROM engine.",
+            "SELECT profile_id, display_name, profile_role, status, user_seq, thread_id, type, name, description, avatar, ",
+            "house_id, is_archived, is_muted, member_count, seq, no, created_at, last_message_at, role, mark_no, mark_rev, ",
+            "muted_until, join_seq, mentions, peer_id, peer_name, peer_avatar, has_left, moved_at FROM engine.",
             $call
         )
     };

@@ -49,7 +49,8 @@ impl Refused {
 /// [`Refused::BadUrl`] at once, [`Refused::Unreachable`] after `patience`.
 pub async fn connect(url: &str, patience: Duration) -> Result<PgConnection, Refused> {
     let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| Refused::BadUrl(error.to_string()))?;
-    let options = options.application_name("haus/start").disable_statement_logging();
+    let options = options.application_name("haus/start").options([("client_min_messages", "warning")]);
+    let options = options.disable_statement_logging();
     patiently(patience, || options.connect()).await.map_err(Refused::Unreachable)
 }
 

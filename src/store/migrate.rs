@@ -38,8 +38,12 @@ macro_rules! migration {
 }
 
 /// Every migration, in order. A test compares this list with the folder.
-pub const MIGRATIONS: &[Migration] =
-    &[migration!(1, "0001_identity"), migration!(2, "0002_messaging"), migration!(3, "0003_engine")];
+pub const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_identity"),
+    migration!(2, "0002_messaging"),
+    migration!(3, "0003_engine"),
+    migration!(4, "0004_houses"),
+];
 
 /// The runner's own tables; every database has them before its first migration.
 const BOOKKEEPING: &str = "

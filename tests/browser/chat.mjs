@@ -77,8 +77,8 @@ function restart(command) {
     return new Promise((resolve, reject) => {
       lines.on('line', (line) => {
         if (line.trim() !== 'OK') return;
-        lines.close();
         resolve();
+        lines.close();
       });
       lines.on('close', () => reject(new Error('no OK on stdin after RESTART')));
     });

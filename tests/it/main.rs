@@ -1,6 +1,7 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod deploy;
 mod idempotency;
 mod identity;
 mod identity_faults;
@@ -10,5 +11,6 @@ mod members;
 mod messages;
 mod people;
 mod ports;
+mod store;
 mod support;
 mod threads;

@@ -89,7 +89,7 @@ fn start_cluster() -> (Child, u16) {
         assert!(Instant::now() < deadline, "Postgres does not answer; see {}", folder.display());
         std::thread::sleep(Duration::from_millis(50));
     }
-    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
+    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_engine NOLOGIN BYPASSRLS; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
     let psql = Command::new(PathBuf::from(BINARIES).join("psql"))
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "owner", "-d", "postgres", "-qc", roles])
         .status();

@@ -1,5 +1,6 @@
 //! Threads: made, found again, bounded, changed; over the use cases and over REST.
 
+use haus::messaging::history::open;
 use haus::messaging::rows::{list, people, thread_row};
 use haus::messaging::threads::{NewThread, ThreadPatch, create, get, patch};
 use haus::protocol::codes::ErrorCode;
@@ -144,6 +145,27 @@ async fn lists_page_by_key_and_people_come_in_one_call() {
     assert_eq!(of(a).threads.iter().map(|thread| thread.row.id).collect::<Vec<_>>(), seen);
     assert_eq!((of(a).threads[0].row.unread, of(b).threads[0].row.unread), (1, 0));
     assert!(thread_row(&world.pool, alone, threads[0]).await.expect("asked").is_none());
+}
+
+#[tokio::test]
+async fn without_the_database_everything_is_unavailable_in_time() {
+    let world = World::new().await;
+    let person = world.person().await;
+    // A listener that never answers: a database that hangs.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for port in [1, silent.local_addr().unwrap().port()] {
+        let pool = world.database.app_pool(port);
+        let (begun, ids) = (std::time::Instant::now(), [person]);
+        let (read, made, opened) = tokio::join!(
+            people(&pool, &ids),
+            create(&pool, person, new_group(&[])),
+            open(&pool, person, Uuid::now_v7(), 50)
+        );
+        assert_eq!(code(read), ErrorCode::Unavailable);
+        assert_eq!(code(made), ErrorCode::Unavailable);
+        assert_eq!(code(opened), ErrorCode::Unavailable);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test]
