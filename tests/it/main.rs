@@ -10,13 +10,13 @@ mod identity_tokens;
 mod log;
 mod members;
 mod messages;
+mod page;
 mod people;
 mod ports;
+mod protocol_doc;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
-mod protocol_doc;
 mod store;
-mod page;
 mod support;
 mod threads;
