@@ -1,6 +1,7 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
 mod deploy;
 mod idempotency;
 mod identity;
@@ -11,6 +12,10 @@ mod members;
 mod messages;
 mod people;
 mod ports;
+mod sends;
+mod services;
+mod socket;
+mod sockets;
 mod store;
 mod support;
 mod threads;
