@@ -146,8 +146,8 @@ impl Worker {
 
     /// Writes a touching update to one live session and says what follows from it.
     fn touch(&mut self, slot: u32, session: &mut Session, update: &Update) -> After {
-        if let Touch::Removed { thread, .. } = update.touch
-            && self.is_in(session, StreamId::Thread(thread))
+        if let Touch::Removed { thread, seq } = update.touch
+            && self.is_before(slot, session, StreamId::Thread(thread), seq)
         {
             return After::Wait(thread);
         }
@@ -186,6 +186,20 @@ impl Worker {
     /// Whether the session is live or behind in a stream.
     pub(super) fn is_in(&self, session: &Session, stream: StreamId) -> bool {
         self.is_live(session, stream) || session.is_behind_in(stream)
+    }
+
+    /// Whether `seq` of a stream is still to come to this session. A person who has left and joined again is in the
+    /// stream, and past the leave.
+    fn is_before(&self, slot: u32, session: &Session, stream: StreamId, seq: u64) -> bool {
+        if let Some(plan) = session.behind_in(stream) {
+            return plan.snapshot || plan.since < seq;
+        }
+        if !self.is_live(session, stream) {
+            return false;
+        }
+        let Some(local) = self.locals.get(self.local_of(stream) as usize) else { return false };
+        let young = local.young.iter().find(|(member, _)| *member == slot);
+        young.map_or(local.delivered, |(_, position)| *position) < seq
     }
 
     fn is_live(&self, session: &Session, stream: StreamId) -> bool {
@@ -288,6 +302,11 @@ impl Worker {
         if let Some(open) = &mut session.open {
             open.retain(|thread| *thread != stream.uuid());
         }
+        self.free_waiting(session, stream);
+    }
+
+    /// What waited for a position of `stream` looks at it again.
+    fn free_waiting(&mut self, session: &mut Session, stream: StreamId) {
         let mut freed = Vec::new();
         if let Some(catch_up) = &mut session.catch_up {
             for behind in &mut catch_up.queue {
@@ -378,8 +397,8 @@ impl Worker {
     fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
         let mut position = 0;
         for update in updates {
-            if let Touch::Removed { thread, .. } = update.touch
-                && self.is_in(session, StreamId::Thread(thread))
+            if let Touch::Removed { thread, seq } = update.touch
+                && self.is_before(slot, session, StreamId::Thread(thread), seq)
             {
                 self.detach(slot, session, update.stream);
                 let plan = StreamPlan::live(update.stream, update.seq - 1);
@@ -454,12 +473,15 @@ impl Worker {
     fn reset_rest(&mut self, session: &mut Session, current: Behind) {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
         catch_up.queue.push_front(current);
+        let mut jumped = Vec::new();
         for behind in catch_up.queue.iter_mut().filter(|behind| behind.plan.resumed) {
             behind.plan.resumed = false;
             behind.plan.snapshot = false;
             behind.plan.since = behind.plan.known;
             catch_up.resume.get_or_insert_default().reset.push(behind.plan.stream);
+            jumped.push(behind.plan.stream);
         }
+        jumped.into_iter().for_each(|stream| self.free_waiting(session, stream));
     }
 
     /// A snapshot came.
@@ -481,6 +503,7 @@ impl Worker {
                 catch_up.queue.push_front(behind);
                 session.push(frame);
                 self.mark_dirty_session(slot, session);
+                self.free_waiting(session, stream);
             }
             Err(refusal) if refusal.code == ErrorCode::NotFound => {
                 // No member any more: the user stream tells the rest.

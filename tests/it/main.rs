@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod courier;
+mod cluster;
 mod deploy;
 mod idempotency;
 mod identity;
@@ -17,6 +18,10 @@ mod protocol_doc;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod sends;
+mod services;
+mod socket;
+mod sockets;
 mod store;
 mod support;
 mod threads;
