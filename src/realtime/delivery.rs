@@ -91,7 +91,7 @@ impl Worker {
                 session.outbox.push(joined.clone());
                 if !session.dirty {
                     session.dirty = true;
-                    self.dirty.push(*slot);
+                    self.dirty.push_back(*slot);
                 }
             } else {
                 lost.push(*slot);

@@ -1,6 +1,7 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod courier;
 mod deploy;
 mod idempotency;
 mod identity;
@@ -11,7 +12,11 @@ mod members;
 mod messages;
 mod people;
 mod ports;
+#[allow(dead_code)]
+#[path = "../../loadtest/rig/mod.rs"]
+mod rig;
 mod protocol_doc;
 mod store;
+mod page;
 mod support;
 mod threads;
