@@ -17,7 +17,7 @@ ROWS=${ROWS:-"fanout-32 fanout-4 delivery-100k rooms-64 paced sends hot connect 
 TARGET=${CARGO_TARGET_DIR:-target}
 OUT=${OUT:-$TARGET/bench.jsonl}
 
-cargo build --release --features tools --bin haus --bin haus-load
+"${CARGO:-cargo}" build --release --features tools --bin haus --bin haus-load
 HAUS=$TARGET/release/haus
 LOAD=$TARGET/release/haus-load
 
@@ -38,7 +38,7 @@ mkdir -p "$(dirname "$OUT")"
 database() {
   local name=haus_$1
   "$PG_BIN/createdb" -h 127.0.0.1 -p "$PG_PORT" -U haus_owner "$name"
-  URLS=(DATABASE_URL="postgres://haus_app:app@127.0.0.1:$PG_PORT/$name"
+  URLS=(DATABASE_URL="postgres://haus_node:node@127.0.0.1:$PG_PORT/$name"
     DATABASE_OWNER_URL="postgres://haus_owner@127.0.0.1:$PG_PORT/$name")
   DATABASE=postgres://haus_owner@127.0.0.1:$PG_PORT/$name
   TOKENS=$PRIVATE/$1.jsonl

@@ -24,7 +24,7 @@ K6=$(find_k6) || die 'make load needs k6: install it (https://k6.io) or Go, whic
 SCRIPT=${SCRIPT:-threads}
 [ -f "loadtest/k6/$SCRIPT.js" ] || die "no script loadtest/k6/$SCRIPT.js"
 
-cargo build --release --bin haus
+"${CARGO:-cargo}" build --release --bin haus
 HAUS=${CARGO_TARGET_DIR:-target}/release/haus
 private_begin
 say 'starting a node on a private database'

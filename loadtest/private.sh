@@ -65,7 +65,8 @@ as_postgres() {
 # start_postgres: sets PG_PORT, PG_PID, PG_BIN. Durable settings are left as they are shipped.
 start_postgres() {
   local dir
-  PG_BIN=$(dirname "$(command -v postgres 2>/dev/null || ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null | sort -V | tail -1 || true)")
+  PG_BIN=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -1)
+  [ -x "$PG_BIN/postgres" ] || PG_BIN=$(dirname "$(readlink -f "$(command -v postgres || true)")")
   [ -x "$PG_BIN/postgres" ] || die 'no postgres found: install the package postgresql'
   dir=$PRIVATE/postgres
   PG_PORT=$(free_port)
@@ -75,9 +76,10 @@ start_postgres() {
     die "initdb failed; see $PRIVATE/initdb.log (KEEP=1 keeps it)"
   (cd "$dir" && exec_as_postgres "$PG_BIN/postgres" -D "$dir/data" -p "$PG_PORT" -k "$dir" -c listen_addresses=127.0.0.1 \
     -c max_connections=200 -c shared_buffers=512MB -c max_wal_size=8GB -c checkpoint_timeout=30min) >"$PRIVATE/postgres.log" 2>&1 &
-  wait_for postgres 30 "$PG_BIN/pg_isready" -h 127.0.0.1 -p "$PG_PORT"
-  PG_PID=$(head -1 "$dir/data/postmaster.pid")
+  # The subshell becomes the server, so this is its id.
+  PG_PID=$!
   STARTED+=("$PG_PID")
+  wait_for postgres 30 "$PG_BIN/pg_isready" -h 127.0.0.1 -p "$PG_PORT"
 }
 
 # Becomes the command, as the user who owns the Postgres folder.

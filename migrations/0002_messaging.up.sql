@@ -86,7 +86,7 @@ CREATE TABLE thread_members (
     last_sent_at timestamptz,
     UNIQUE (thread_id, profile_id)
 ) WITH (fillfactor = 70);
-CREATE INDEX idx_thread_members_profile ON thread_members (profile_id);
+CREATE INDEX idx_thread_members_profile ON thread_members (profile_id, thread_id);
 
 -- One row a stay: who may see which part of a stream. Both ends inclusive.
 CREATE TABLE thread_spans (

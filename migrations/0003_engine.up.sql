@@ -49,7 +49,7 @@ CREATE FUNCTION engine.append_messages(
 RETURNS TABLE (ord integer, code text, seq bigint, no bigint, message_id uuid, sent_at timestamptz, wait_ms integer)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_bitmapscan = off SET jit = off
+SET enable_bitmapscan = off SET enable_material = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -89,7 +89,7 @@ async fn play(plan: &Plan, world: &mut World, recorder: &Arc<Recorder>) -> Resul
             workload: plan.workload.clone(),
             is_silent: false,
         };
-        let member = Member::new(identity.clone(), Arc::clone(recorder), plan.seed, &Positions::new());
+        let member = Member::new(identity.clone(), Arc::clone(recorder), plan.seed, &Positions::new(), "");
         let handle = session::start(member, rest.clone(), client, sending.clone());
         persons.push(Person { identity, status: Arc::clone(&handle.status), orders: handle.orders.clone() });
         handles.push(handle);
@@ -217,7 +217,7 @@ async fn resume(
 ) {
     let (_quiet, sending) = watch::channel(false);
     for (index, person) in persons.iter().enumerate() {
-        let mirror = status(&handles[index]).mirror;
+        let Status { mirror, epoch, .. } = status(&handles[index]);
         let from: Positions = threads
             .iter()
             .filter_map(|(thread, _)| {
@@ -227,7 +227,7 @@ async fn resume(
             .collect();
         let identity =
             Identity { client: AUDITORS + person.identity.client, is_silent: true, ..person.identity.clone() };
-        let auditor = Member::new(identity, Arc::clone(recorder), plan.seed, &from);
+        let auditor = Member::new(identity, Arc::clone(recorder), plan.seed, &from, &epoch);
         handles.push(session::start(auditor, rest.clone(), index + 1, sending.clone()));
         // The box is empty by now; a client that is stuck shows as a stall.
         let _ = person.orders.try_send(Order::Move);

@@ -64,8 +64,9 @@ pub struct Status {
     pub unanswered: usize,
     /// Parts of history still to be read.
     pub fills: usize,
-    /// Positions.
+    /// Positions, and the epoch they belong to.
     pub mirror: Mirror,
+    pub epoch: String,
 }
 
 /// Who the client is, and how it behaves.
@@ -88,6 +89,7 @@ pub struct Member {
     recorder: Arc<Recorder>,
     status: Arc<Mutex<Status>>,
     mirror: Mirror,
+    epoch: String,
     rng: Rng,
     node: String,
     next_id: u64,
@@ -104,8 +106,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// A client that never connected. `resume_from` are positions it claims to hold.
-    pub fn new(identity: Identity, recorder: Arc<Recorder>, seed: u64, resume_from: &Positions) -> Self {
+    /// A client that never connected. `resume_from` are positions it claims to hold, of `epoch`.
+    pub fn new(identity: Identity, recorder: Arc<Recorder>, seed: u64, resume_from: &Positions, epoch: &str) -> Self {
         let mut mirror = Mirror::default();
         for (stream, seq) in resume_from {
             mirror.listed(*stream, *seq);
@@ -117,6 +119,7 @@ impl Member {
             recorder,
             status: Arc::default(),
             mirror,
+            epoch: epoch.to_owned(),
             node: String::new(),
             next_id: 1,
             pending: HashMap::new(),
@@ -209,7 +212,7 @@ impl Member {
         let resume = self.mirror.positions().clone();
         let mut d = json!({"token": self.identity.token, "device": {"id": Uuid::from_u128(u128::from(self.identity.client)), "kind": "chaos"}, "caps": []});
         if !resume.is_empty() {
-            d["resume"] = json!({"streams": resume});
+            d["resume"] = json!({"epoch": self.epoch, "streams": resume});
         }
         self.command(now, "auth", &d, Command::Auth { resume })
     }
@@ -300,6 +303,7 @@ impl Member {
             unanswered: sends + self.ready.len() + self.later.len(),
             fills: self.fills.len() + filling,
             mirror: self.mirror.clone(),
+            epoch: self.epoch.clone(),
         };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }

@@ -46,6 +46,7 @@ pub fn frames(text: &str) -> Result<Vec<Frame<'_>>, serde_json::Error> {
 /// `ok` of `auth`.
 #[derive(Debug, Deserialize)]
 pub struct AuthOk {
+    pub epoch: String,
     pub streams: Positions,
     pub threads: Vec<ThreadRow>,
 }

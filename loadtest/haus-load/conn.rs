@@ -15,6 +15,8 @@ pub const MAX_SOCKETS: usize = 19_500;
 pub const AUTH_ID: u64 = 1;
 /// Id of `threads.list`.
 pub const LIST_ID: u64 = 2;
+/// Id of `thread.open`.
+pub const OPEN_ID: u64 = 3;
 /// Ids of sends start here.
 pub const FIRST_SEND_ID: u64 = 16;
 
@@ -144,11 +146,11 @@ impl Conn {
         );
     }
 
-    /// Queues `auth`, with the positions held when `epoch` is known. `thread_id` gives the text of a thread's id.
-    pub fn queue_auth<'a>(&mut self, token: &str, device: usize, thread_id: impl Fn(u32) -> &'a [u8]) {
+    /// Queues `auth`, with the positions held when `epoch` is known. `caps` is their JSON; `thread_id` gives the text of a thread's id.
+    pub fn queue_auth<'a>(&mut self, token: &str, device: usize, caps: &str, thread_id: impl Fn(u32) -> &'a [u8]) {
         let mut text = format!(
             "{{\"id\":{AUTH_ID},\"cmd\":\"auth\",\"d\":{{\"token\":\"{token}\",\"device\":{{\"id\":\"00000000-0000-4000-8000-{device:012x}\",\
-             \"kind\":\"web\"}},\"caps\":[]"
+             \"kind\":\"web\"}},\"caps\":{caps}"
         );
         if let Some(epoch) = &self.epoch {
             // Writing to a String cannot fail.
@@ -214,11 +216,11 @@ mod tests {
         let mut conn = Conn::new(0, 0);
         conn.slots.push(Slot { key: 1, thread: 0, last: 42 });
         conn.user_last = 17;
-        conn.queue_auth("tok", 3, |_| b"thread");
+        conn.queue_auth("tok", 3, "[]", |_| b"thread");
         assert!(!String::from_utf8_lossy(&conn.out).contains("resume") && !conn.resuming);
         conn.out.clear();
         conn.epoch = Some("e".to_owned());
-        conn.queue_auth("tok", 3, |_| b"thread");
+        conn.queue_auth("tok", 3, "[]", |_| b"thread");
         let text = String::from_utf8_lossy(&conn.out).into_owned();
         assert!(text.ends_with(r#","resume":{"epoch":"e","streams":{"user":17,"thread":42}}}}"#), "{text}");
         assert!(conn.resuming);

@@ -4,6 +4,7 @@
 use crate::clock::{SECOND_NS, now_ns};
 use crate::error::LoadError;
 use crate::outgoing::CONTENT_BYTES;
+use crate::paced::Spread;
 use crate::procfs::round;
 use crate::report::per_second;
 use crate::tokens::Person;
@@ -18,8 +19,8 @@ use uuid::Uuid;
 const SHAPES: [(usize, usize); 3] = [(256, 1), (128, 2), (64, 2)];
 
 /// Measures each shape for `seconds`, over all threads of the file, or its largest alone.
-pub fn run(url: &str, people: &[Person], one_thread: bool, seconds: f64) -> Result<Value, LoadError> {
-    let threads = members_by_thread(people, one_thread)?;
+pub fn run(url: &str, people: &[Person], spread: Spread, seconds: f64) -> Result<Value, LoadError> {
+    let threads = members_by_thread(people, spread)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(crate::error::doing("runtime"))?;
     let mut shapes = Vec::new();
@@ -33,7 +34,7 @@ pub fn run(url: &str, people: &[Person], one_thread: bool, seconds: f64) -> Resu
 }
 
 /// Who may write in each thread; of one thread only, if asked, that with the most people.
-fn members_by_thread(people: &[Person], one_thread: bool) -> Result<Vec<(Uuid, Vec<Uuid>)>, LoadError> {
+fn members_by_thread(people: &[Person], spread: Spread) -> Result<Vec<(Uuid, Vec<Uuid>)>, LoadError> {
     let id = |text: &str| text.parse::<Uuid>().map_err(|_| LoadError::Usage(format!("--tokens: {text:?} is no UUID")));
     let mut threads: HashMap<Uuid, Vec<Uuid>> = HashMap::new();
     for person in people {
@@ -43,7 +44,7 @@ fn members_by_thread(people: &[Person], one_thread: bool) -> Result<Vec<(Uuid, V
     }
     let mut threads: Vec<_> = threads.into_iter().collect();
     threads.sort_by_key(|(thread, members)| (usize::MAX - members.len(), *thread));
-    if one_thread {
+    if spread == Spread::OneThread {
         threads.truncate(1);
     }
     if threads.is_empty() { Err(LoadError::Usage("--tokens names no threads".to_owned())) } else { Ok(threads) }

@@ -152,6 +152,7 @@ pub fn drive(engine: &mut Engine, plan: &Plan, reporter: &mut Reporter) -> Resul
         "framesPerRead": per((counts.frames - from.frames) as f64, reads),
         "frameBytes": per((counts.delivery_bytes - from.delivery_bytes) as f64, deliveries).map(f64::round),
         "ackMs": engine.tally.acks.total(), "deliveryMs": engine.tally.deliveries.total(), "deliveryOtherUrlMs": remote,
+        "otherFrames": engine.tally.plain,
         "processes": after.report_since(&before, &plan.watched, deliveries, acked),
         "generator": {"cpuS": round(generator_s, 2), "cpuUsPerDelivery": per(generator_s * 1e6, deliveries),
             "rssKiB": after.generator.rss_kib, "heldBack": held_back},

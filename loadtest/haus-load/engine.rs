@@ -63,8 +63,25 @@ pub struct Engine {
     pub handshakes: usize,
     /// Live sockets.
     pub live: usize,
+    /// Read marks.
+    pub marks: Marks,
     /// Sockets that got `resumed` since they were last counted.
     pub resumed: usize,
+}
+
+/// Read marks, where a scenario wants them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Marks {
+    /// Whether every message that comes is marked read.
+    pub wanted: bool,
+    /// Sockets whose `thread.open` was answered.
+    pub opened: usize,
+    /// Marks sent.
+    pub sent: u64,
+    /// Marks answered `ok`.
+    pub answered: u64,
+    /// Marks answered with an error.
+    pub refused: u64,
 }
 
 /// Why a socket ended.
@@ -107,6 +124,7 @@ impl Engine {
             stamp_hint: 0,
             handshakes: 0,
             live: 0,
+            marks: Marks::default(),
             resumed: 0,
         })
     }

@@ -1,13 +1,13 @@
 //! What each frame means: the handshake up to live, replies to sends, and updates judged against the socket's positions.
 
 use crate::clock::now_ns;
-use crate::conn::{AUTH_ID, FIRST_SEND_ID, LIST_ID, Phase, Slot};
+use crate::conn::{AUTH_ID, FIRST_SEND_ID, LIST_ID, OPEN_ID, Phase, Slot};
 use crate::directory::{ID_BYTES, thread_key};
 use crate::engine::{Awaited, Ended, Engine};
 use crate::frame::put_client_text;
-use crate::outgoing::Peer;
+use crate::outgoing::{MARK, Peer};
 use crate::replies;
-use crate::scan::{Kind, find, kind, split_batch, stamp};
+use crate::scan::{Kind, find, kind, number, split_batch, stamp};
 use crate::tally::Tally;
 
 /// Stands for the user stream where a thread's index is expected.
@@ -98,6 +98,11 @@ impl Engine {
         } else {
             self.tally.remote.record(stamp.intended_ns, now);
         }
+        if self.marks.wanted
+            && let Some(at) = find(payload, b"\"no\":")
+        {
+            self.mark_read(i, thread, number(&payload[at + 5..]).0, now);
+        }
         if self.directory.arrive(thread, seq) {
             self.tally.counts.complete += 1;
         }
@@ -111,7 +116,9 @@ impl Engine {
             return;
         }
         self.awaited[at] = Awaited::default();
-        if ok {
+        if awaited.thread == MARK {
+            self.mark_reply(awaited.intended_ns, ok, payload, now);
+        } else if ok {
             self.tally.counts.acked += 1;
             self.tally.counts.owed += u64::from(self.directory.threads[awaited.thread as usize].members);
             self.tally.acks.record(awaited.intended_ns, now);
@@ -123,13 +130,24 @@ impl Engine {
         }
     }
 
+    fn mark_reply(&mut self, sent_ns: u64, ok: bool, payload: &[u8], now: u64) {
+        if ok {
+            self.marks.answered += 1;
+            self.tally.marks.record(sent_ns, now);
+        } else {
+            self.marks.refused += 1;
+            Tally::count(&mut self.tally.errors, replies::error_code(payload));
+        }
+    }
+
     fn plain(&mut self, i: usize, name: &[u8], payload: &[u8], now: u64) {
         Tally::count(&mut self.tally.plain, name);
         match name {
             b"hello" if self.conns[i].phase == Phase::Greeting => {
                 let token = &self.people[self.conns[i].person as usize].token;
                 let threads = &self.directory.threads;
-                self.conns[i].queue_auth(token, i, |thread| &threads[thread as usize].id);
+                let caps = if self.marks.wanted { "[\"receipts\"]" } else { "[]" };
+                self.conns[i].queue_auth(token, i, caps, |thread| &threads[thread as usize].id);
                 self.conns[i].phase = Phase::Authenticating;
                 self.mark_dirty(i);
             }
@@ -140,6 +158,10 @@ impl Engine {
     }
 
     fn handshake_reply(&mut self, i: usize, id: u64, ok: bool, payload: &[u8], now: u64) {
+        if id == OPEN_ID && ok {
+            self.marks.opened += 1;
+            return;
+        }
         let listed = if ok && (id == AUTH_ID || id == LIST_ID) { replies::listed(payload) } else { None };
         let Some(listed) = listed else {
             Tally::count(&mut self.tally.errors, replies::error_code(payload));

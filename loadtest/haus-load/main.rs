@@ -18,6 +18,7 @@ mod incoming;
 mod outgoing;
 mod paced;
 mod procfs;
+mod receipts;
 mod replies;
 mod report;
 mod resume;
@@ -59,7 +60,7 @@ fn run(cli: Cli) -> Result<bool, LoadError> {
         Command::Table { file } => budgets::print(&file),
         Command::FloorServer { mode } => floor_server::serve(mode).map(|()| true),
         Command::Resume(args) => resume::run(&args),
-        Command::Receipts(_) => Err(LoadError::Usage("receipts: comes with the next step".to_owned())),
+        Command::Receipts(common) => receipts::run(&common),
         Command::Slow(args) => slow::run(&args),
     }
 }

@@ -1,8 +1,9 @@
 //! What we send: `message.send` to a server, or the ready frame to a floor. Both carry the same stamp in 200 bytes of content.
 
+use crate::conn::OPEN_ID;
 use crate::engine::{Awaited, Engine};
 use crate::floor::FloorPeer;
-use crate::frame::{TEXT, put_client_header, put_server_header};
+use crate::frame::{TEXT, put_client_header, put_client_text, put_server_header};
 use crate::scan::{STAMP_BYTES, Stamp, put_hex, put_stamp};
 use std::io::Write;
 
@@ -10,6 +11,9 @@ use std::io::Write;
 pub const CONTENT_BYTES: usize = 200;
 /// Filler of a content after its stamp; ordinary words, so that nothing on the way treats it as special.
 const FILLER: &[u8] = b" the category is load and every letter of it counts";
+
+/// Stands for a thread in [`Awaited`] where the reply is that of a read mark.
+pub const MARK: u32 = u32::MAX;
 
 /// What is on the other side.
 pub enum Peer {
@@ -44,6 +48,30 @@ impl Engine {
         }
         self.mark_dirty(i);
         true
+    }
+
+    /// Queues `thread.open`, which makes the socket a receiver of receipts.
+    pub fn open_thread(&mut self, i: usize, thread: u32) {
+        let id = String::from_utf8_lossy(&self.directory.threads[thread as usize].id);
+        let text = format!("{{\"id\":{OPEN_ID},\"cmd\":\"thread.open\",\"d\":{{\"threadId\":\"{id}\",\"limit\":1}}}}");
+        put_client_text(&mut self.conns[i].out, text.as_bytes());
+        self.mark_dirty(i);
+    }
+
+    /// Queues a read mark up to message `no`.
+    pub fn mark_read(&mut self, i: usize, thread: u32, no: u64, now_ns: u64) {
+        let id = self.next_id;
+        let at = id as usize & (self.awaited.len() - 1);
+        if self.awaited[at].id != 0 {
+            return;
+        }
+        self.awaited[at] = Awaited { id, intended_ns: now_ns, thread: MARK };
+        self.next_id += 1;
+        self.marks.sent += 1;
+        let thread_id = String::from_utf8_lossy(&self.directory.threads[thread as usize].id);
+        let text = format!("{{\"id\":{id},\"cmd\":\"read\",\"d\":{{\"threadId\":\"{thread_id}\",\"no\":{no}}}}}");
+        put_client_text(&mut self.conns[i].out, text.as_bytes());
+        self.mark_dirty(i);
     }
 
     /// Messages sent that are not done: not acknowledged, or not yet with everybody.

@@ -24,6 +24,15 @@ const USUAL_FRAME_BYTES: f64 = 560.0;
 /// The shortest warm-up, seconds: one is needed to learn how long the server's frames are.
 const SHORTEST_WARM_UP_S: f64 = 0.2;
 
+/// Which threads are written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// The largest alone.
+    OneThread,
+    /// All.
+    AllThreads,
+}
+
 /// The four scenarios that differ only in who sends where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -47,8 +56,11 @@ impl Shape {
         }
     }
 
-    fn is_one_thread(self) -> bool {
-        matches!(self, Self::Fanout | Self::Hot)
+    fn spread(self) -> Spread {
+        match self {
+            Self::Fanout | Self::Hot => Spread::OneThread,
+            Self::Rooms | Self::Sends => Spread::AllThreads,
+        }
     }
 
     fn usual_in_flight(self) -> u64 {
@@ -83,7 +95,7 @@ fn people_of(common: &Common) -> Result<Vec<Person>, LoadError> {
 
 /// The pairs that send: for one thread every member of the largest, for many each socket with each of its threads, well mixed.
 /// Only threads of the tokens file count, unless it names none.
-pub fn senders(engine: &Engine, one_thread: bool, most: usize) -> Vec<(u32, u32)> {
+pub fn senders(engine: &Engine, spread: Spread, most: usize) -> Vec<(u32, u32)> {
     let named: HashSet<&[u8]> = engine.people.iter().flat_map(|p| &p.threads).map(String::as_bytes).collect();
     let wanted = |id: &[u8; ID_BYTES]| named.is_empty() || named.contains(&id[..]);
     let threads = &engine.directory.threads;
@@ -92,7 +104,7 @@ pub fn senders(engine: &Engine, one_thread: bool, most: usize) -> Vec<(u32, u32)
     for (i, conn) in engine.conns.iter().enumerate() {
         for slot in &conn.slots {
             let thread = slot.thread as usize;
-            if wanted(&threads[thread].id) && (!one_thread || Some(thread) == largest) {
+            if wanted(&threads[thread].id) && (spread == Spread::AllThreads || Some(thread) == largest) {
                 pairs.push((i as u32, slot.thread));
             }
         }
@@ -137,7 +149,7 @@ pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
     };
     let mut engine = engine_for(common, ring)?;
     let connect_ns = connect_all(&mut engine, common.dialing(), &mut reporter)?;
-    let pairs = senders(&engine, shape.is_one_thread(), args.senders.unwrap_or(usize::MAX));
+    let pairs = senders(&engine, shape.spread(), args.senders.unwrap_or(usize::MAX));
     let used: HashSet<u32> = pairs.iter().map(|(_, thread)| *thread).collect();
     let members = used.iter().map(|t| u64::from(engine.directory.threads[*t as usize].members)).sum();
     let mut plan =
@@ -167,7 +179,7 @@ pub fn run(args: &Paced, shape: Shape) -> Result<bool, LoadError> {
 /// Only the floor of durable sends.
 fn database_alone(args: &Paced, shape: Shape, url: &str, mut reporter: Reporter) -> Result<bool, LoadError> {
     let people = people_of(&args.common)?;
-    let mut report = database_floor::run(url, &people, shape.is_one_thread(), args.floor_seconds)?;
+    let mut report = database_floor::run(url, &people, shape.spread(), args.floor_seconds)?;
     merge(&mut report, json!({"final": true, "scenario": shape.name()}));
     reporter.last(&report)?;
     Ok(true)
@@ -206,12 +218,7 @@ impl Floors<'_> {
     /// Each floor once; nothing without `--floor`.
     fn run(&self, reporter: &mut Reporter) -> Result<Vec<Value>, LoadError> {
         if let (Some(url), true) = (&self.args.floor_db, self.args.floor) {
-            return Ok(vec![database_floor::run(
-                url,
-                &self.people,
-                self.shape.is_one_thread(),
-                self.args.floor_seconds,
-            )?]);
+            return Ok(vec![database_floor::run(url, &self.people, self.shape.spread(), self.args.floor_seconds)?]);
         }
         let modes: &[Mode] = match self.shape {
             _ if !self.args.floor => &[],

@@ -8,7 +8,7 @@ use crate::drive::{Plan, connect_all, drive};
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::outgoing::Until;
-use crate::paced::{engine_for, senders};
+use crate::paced::{Spread, engine_for, senders};
 use crate::procfs::{Snapshot, round};
 use crate::report::{Reporter, merge};
 use crate::resume::behind;
@@ -36,7 +36,7 @@ pub fn run(args: &Slow) -> Result<bool, LoadError> {
     let mut engine = engine_for(common, 0)?;
     connect_all(&mut engine, common.dialing(), &mut reporter)?;
     let stalled: Vec<usize> = (0..args.stalled).collect();
-    let mut pairs = senders(&engine, true, usize::MAX);
+    let mut pairs = senders(&engine, Spread::OneThread, usize::MAX);
     pairs.retain(|(socket, _)| *socket as usize >= args.stalled);
     stall(&mut engine, &stalled);
     let before = Snapshot::take(&common.pid);
@@ -61,8 +61,8 @@ pub fn run(args: &Slow) -> Result<bool, LoadError> {
     let clean = engine.tally.is_clean() && left_behind == 0;
     let mut report = json!({"final": true, "scenario": "slow", "clean": clean,
         "stalled": {"sockets": args.stalled, "closedTooSlow": closed, "positionsBehind": left_behind,
-            "caughtUpS": round(caught_up_ns as f64 / 1e9, 3), "memory": memory},
-        "frames": engine.tally.plain});
+            "caughtUpS": round(caught_up_ns as f64 / 1e9, 3), "memory": memory}});
+    report["otherFramesAfterwards"] = json!(engine.tally.plain);
     merge(&mut report, figures);
     report["checks"] = engine.tally.checks();
     reporter.last(&report)?;

@@ -111,6 +111,8 @@ pub struct Tally {
     pub ready: Latencies,
     /// From the start of a connect to `resumed`.
     pub resumes: Latencies,
+    /// From a read mark to its reply.
+    pub marks: Latencies,
     /// Replies with an error, by code.
     pub errors: BTreeMap<String, u64>,
     /// Sockets that ended, by close code or cause.
@@ -131,6 +133,7 @@ impl Tally {
             remote: Latencies::new()?,
             ready: Latencies::new()?,
             resumes: Latencies::new()?,
+            marks: Latencies::new()?,
             errors: BTreeMap::new(),
             closed: BTreeMap::new(),
             plain: BTreeMap::new(),

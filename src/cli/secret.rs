@@ -1,8 +1,8 @@
 //! The root key of the deployment: given by `HAUS_SECRET_KEY`, else made once in the data folder.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use haus::config::Config;
@@ -32,7 +32,7 @@ fn kept(data_dir: &Path) -> Result<String, CliError> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    fs::create_dir_all(data_dir).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(0o711).create(data_dir).map_err(failed)?;
     let made = new_root_key()?;
     match write_new(&path, &format!("{made}\n")) {
         Ok(()) => Ok(made),

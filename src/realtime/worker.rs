@@ -22,6 +22,8 @@ use crate::updates::StreamId;
 const WAKER: Token = Token(usize::MAX);
 /// Bytes read at once.
 const SCRATCH: usize = 16 << 10;
+/// Longest header of a client's frame (RFC 6455, 5.2).
+const FRAME_HEADER: usize = 14;
 /// Bytes read from one socket in one turn; the rest waits for the next turn.
 const TURN_BYTES: usize = 64 << 10;
 /// Between looks at the clock of all sessions.
@@ -269,33 +271,38 @@ impl Worker {
         if session.phase == Phase::Closing {
             return self.discard(slot, session);
         }
+        // The worker's buffer holds the largest frame and one read; what is left of it afterwards goes to the session.
         let mut buffer = std::mem::take(&mut self.scratch);
+        buffer.resize(self.shared.options.frame_bytes + FRAME_HEADER + SCRATCH, 0);
+        let kept = std::mem::take(&mut session.partial);
+        let mut filled = kept.len().min(buffer.len());
+        buffer[..filled].copy_from_slice(&kept[..filled]);
+        drop(kept);
         let mut taken = 0;
+        let mut drained = false;
         loop {
-            if session.phase == Phase::Closing {
-                break;
-            }
-            // What is at hand comes first; a paused session takes no more.
-            buffer.clear();
-            buffer.append(&mut session.partial);
-            self.handle_input(slot, session, &mut buffer);
-            if session.paused || session.phase == Phase::Closing {
+            let used = self.handle_input(slot, session, &mut buffer[..filled]);
+            buffer.copy_within(used..filled, 0);
+            filled -= used;
+            if session.paused || session.phase == Phase::Closing || drained {
                 break;
             }
             if taken >= TURN_BYTES {
                 self.readable.push(slot);
                 break;
             }
-            let kept = session.partial.len();
-            session.partial.resize(kept + SCRATCH, 0);
-            let result = session.socket.read(&mut session.partial[kept..]);
-            session.partial.truncate(kept + *result.as_ref().unwrap_or(&0));
-            match result {
+            let room = (filled + SCRATCH).min(buffer.len());
+            match session.socket.read(&mut buffer[filled..room]) {
                 Ok(0) => {
                     self.abandon(slot, session);
                     break;
                 }
-                Ok(count) => taken += count,
+                Ok(count) => {
+                    // Less than there was room for: the kernel has no more (epoll(7), edge-triggered streams).
+                    drained = count < room - filled;
+                    filled += count;
+                    taken += count;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -304,12 +311,9 @@ impl Worker {
                 }
             }
         }
-        if session.partial.is_empty() {
-            session.partial = Vec::new();
-        } else {
-            session.partial.shrink_to_fit();
+        if session.phase != Phase::Closing && filled > 0 {
+            session.partial = buffer[..filled].to_vec();
         }
-        buffer.clear();
         self.scratch = buffer;
     }
 
@@ -333,8 +337,8 @@ impl Worker {
         self.readable.push(slot);
     }
 
-    /// Handles whole frames at the front of `buffer`; what is left goes back to `session.partial`.
-    fn handle_input(&mut self, slot: u32, session: &mut Session, buffer: &mut [u8]) {
+    /// Handles whole frames at the front of `buffer`; returns how much of it is done with.
+    fn handle_input(&mut self, slot: u32, session: &mut Session, buffer: &mut [u8]) -> usize {
         let mut at = 0;
         session.paused = false;
         while at < buffer.len() && session.phase != Phase::Closing {
@@ -354,9 +358,7 @@ impl Worker {
                 Err(code) => self.close(slot, session, code, None),
             }
         }
-        if session.phase != Phase::Closing {
-            session.partial.extend_from_slice(&buffer[at..]);
-        }
+        at
     }
 
     fn handle_frame(&mut self, slot: u32, session: &mut Session, kind: FrameKind, fin: bool, payload: &[u8]) {

@@ -1,6 +1,7 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod deploy;
 mod idempotency;
 mod identity;
 mod identity_faults;
@@ -11,5 +12,6 @@ mod messages;
 mod people;
 mod ports;
 mod page;
+mod store;
 mod support;
 mod threads;

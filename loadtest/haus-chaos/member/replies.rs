@@ -34,6 +34,7 @@ impl Member {
             self.auth_at = Some(Instant::now() + RETRY_AFTER);
             return;
         };
+        self.epoch = reply.epoch;
         let mut streams = reply.streams;
         streams.extend(reply.threads.iter().map(|row| (StreamId::Thread(row.id), row.seq)));
         for (stream, seq) in &streams {

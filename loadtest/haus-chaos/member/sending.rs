@@ -11,6 +11,8 @@ use crate::checker::record::Record;
 
 /// Sends without an answer, at most, on one socket.
 const WINDOW: usize = 64;
+/// Threads that get more than their share.
+const HOT: usize = 2;
 /// Frames of one batch (the protocol's most), and a size that stays below the frame limit.
 pub const BATCH_FRAMES: usize = 64;
 
@@ -48,6 +50,13 @@ impl Member {
             let others: Vec<Uuid> =
                 self.identity.targets.iter().filter(|thread| !mine.contains(thread)).copied().collect();
             let from = if trespasses { &others } else { &mine };
+            // The first threads are hot: a third of all messages goes to them.
+            let hot: Vec<Uuid> = from
+                .iter()
+                .filter(|thread| self.identity.targets.iter().take(HOT).any(|hot| hot == *thread))
+                .copied()
+                .collect();
+            let from = if self.rng.chance(33) && !hot.is_empty() { &hot } else { from };
             if let Some(thread) = self.rng.pick(from).copied() {
                 let content = self.next_content();
                 let nonce = self.next_nonce();

@@ -150,14 +150,14 @@ impl<'a> Judge<'a> {
     }
 
     fn resumed(&mut self, client: u32, streams: Positions, reset: &[StreamId], denied: &[StreamId]) {
-        let mut longest = 0;
+        let mut total = 0;
         for (stream, head) in streams {
             let due = self.due(client, stream);
             let (replayed, found) = self.position(client, stream).resumed(head, due);
-            longest = longest.max(replayed);
+            total += replayed;
             self.name(found, client, stream, head, "`resumed` left updates out");
         }
-        self.report.obligations.resume_over_100 += u64::from(longest > LONG_RESUME);
+        self.report.obligations.resume_over_100 += u64::from(total > LONG_RESUME);
         for stream in reset {
             let due = self.due(client, *stream);
             self.position(client, *stream).reset(due);
