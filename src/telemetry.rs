@@ -1,65 +1,210 @@
-//! Logs and metrics. Metric names are those of `docs/metrics.md`; no label carries an id.
+//! Metrics of the process: each is registered once, here, with the help text that `docs/metrics.md` is made of. No label
+//! carries an id. Logs are set up by the command line; what is counted where is decided by the callers.
 
-use std::sync::OnceLock;
+mod process;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Every metric of the process.
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// Label values of `haus_dropped_total`.
+pub const DROP_REASONS: &[(&str, &str)] = &[
+    ("courier_down", "updates that other nodes must find in the log, because Redis could not be reached for too long"),
+    ("courier_queue", "the same, because the queue to Redis was full"),
+    (
+        "courier_inbound",
+        "messages of other nodes, because this one did not keep up reading them; the poll runs at once",
+    ),
+    ("courier_malformed", "messages of other nodes that could not be read"),
+    ("ring", "rings of recent updates forgotten to keep within memory; resumes read the log instead"),
+    ("send_queue", "sends refused with `overloaded`, because too many waited for their commit"),
+    ("worker_inbox", "runs of updates not handed to a worker that was too far behind; its sessions read the log"),
+];
+/// Label values of `haus_connections_refused_total`.
+pub const REFUSAL_REASONS: &[(&str, &str)] = &[
+    ("accept", "the kernel could not give a connection"),
+    ("address", "the client's address holds as many sockets as it may"),
+    ("descriptors", "the process has too few file descriptors left"),
+    ("origin", "a browser of a foreign origin"),
+];
+
+/// Seconds of database and network work.
+const WORK_SECONDS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Sends in a batch.
+const BATCH_SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// Every metric of the process. Counters are plain atomic additions.
 pub struct Metrics {
+    pub sockets: IntGauge,
+    pub lagging_sessions: IntGauge,
+    pub outbox_pending: IntGauge,
+    pub frames_received: IntCounter,
     pub updates_encoded: IntCounter,
+    pub socket_writes: IntCounter,
+    pub deliveries: IntCounter,
+    pub auth_seconds: Histogram,
     pub send_commit_seconds: Histogram,
     pub send_batch_size: Histogram,
+    pub statements: IntCounterVec,
+    pub db_pool_in_use: IntGauge,
     pub feed_repairs: IntCounter,
     pub polls: IntCounter,
     pub catch_up_pages: IntCounter,
     pub catch_up_updates: IntCounter,
-    pub frames_received: IntCounter,
-    pub socket_writes: IntCounter,
-    pub deliveries: IntCounter,
-    pub sockets: IntGauge,
-    pub lagging_sessions: IntGauge,
-    pub auth_seconds: Histogram,
+    pub courier_published: IntCounter,
+    pub courier_received: IntCounter,
     pub courier_lag_seconds: Histogram,
-    pub canary_age_seconds: prometheus::Gauge,
+    pub courier_reconnects: IntCounter,
+    pub canary_age_seconds: Gauge,
+    pub rate_limited: IntCounter,
+    pub rate_buckets: IntGauge,
     pub dropped: IntCounterVec,
     pub connections_refused: IntCounterVec,
-    pub statements: IntCounterVec,
+    process_open_fds: IntGauge,
+    process_resident_bytes: IntGauge,
+    process_cpu_seconds: Counter,
+    registry: Registry,
+    samplers: Mutex<Vec<Sampler>>,
 }
+
+/// Sets gauges that are read from elsewhere rather than counted.
+type Sampler = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// The process's metrics, made at the first use.
 pub fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| {
-        let counter = |name: &str, help: &str| IntCounter::new(name, help);
-        let vec = |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]);
-        let histogram = |name: &str, help: &str| Histogram::with_opts(HistogramOpts::new(name, help));
-        let build = || {
-            Ok::<_, prometheus::Error>(Metrics {
-                updates_encoded: counter("haus_updates_encoded_total", "Updates encoded")?,
-                send_commit_seconds: histogram("haus_send_commit_seconds", "From arrival to commit")?,
-                send_batch_size: histogram("haus_send_batch_size", "Sends in a batch")?,
-                feed_repairs: counter("haus_feed_repairs_total", "feed_repairs")?,
-                polls: counter("haus_polls_total", "polls")?,
-                catch_up_pages: counter("haus_catch_up_pages_total", "catch_up_pages")?,
-                catch_up_updates: counter("haus_catch_up_updates_total", "catch_up_updates")?,
-                frames_received: counter("haus_frames_received_total", "frames_received")?,
-                socket_writes: counter("haus_socket_writes_total", "socket_writes")?,
-                deliveries: counter("haus_deliveries_total", "deliveries")?,
-                sockets: IntGauge::new("haus_sockets", "sockets")?,
-                lagging_sessions: IntGauge::new("haus_lagging_sessions", "lagging_sessions")?,
-                courier_lag_seconds: histogram("haus_courier_lag_seconds", "lag")?,
-                canary_age_seconds: prometheus::Gauge::new("haus_canary_age_seconds", "age")?,
-                auth_seconds: histogram("haus_auth_seconds", "auth")?,
-                connections_refused: vec("haus_connections_refused_total", "refused", "reason")?,
-                dropped: vec("haus_dropped_total", "Dropped, by reason", "reason")?,
-                statements: vec("haus_statements_total", "Statements, by path", "path")?,
-            })
-        };
-        build().unwrap_or_else(|error| panic!("metrics are named twice or wrongly: {error}"))
+        Metrics::register(Registry::new()).unwrap_or_else(|error| panic!("a metric is named twice or wrongly: {error}"))
     })
 }
 
-/// Prometheus text.
-pub fn render() -> String {
-    String::new()
+/// Has `sampler` called before every scrape, for gauges such as `db_pool_in_use`. It must not block.
+pub fn sample(sampler: impl Fn(&Metrics) + Send + Sync + 'static) {
+    metrics().samplers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(sampler));
 }
+
+/// Prometheus text, format 0.0.4.
+pub fn render() -> String {
+    let metrics = metrics();
+    for sampler in metrics.samplers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        sampler(metrics);
+    }
+    metrics.process_open_fds.set(process::open_descriptors());
+    metrics.process_resident_bytes.set(process::resident_bytes());
+    metrics.process_cpu_seconds.inc_by((process::cpu_seconds() - metrics.process_cpu_seconds.get()).max(0.0));
+    let mut out = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&metrics.registry.gather(), &mut out) {
+        tracing::error!(%error, "metrics could not be rendered");
+    }
+    String::from_utf8(out).unwrap_or_default()
+}
+
+impl Metrics {
+    fn register(registry: Registry) -> prometheus::Result<Self> {
+        let to = Registrar(&registry);
+        Ok(Self {
+            sockets: to.gauge("haus_sockets", "Open websockets")?,
+            lagging_sessions: to
+                .gauge("haus_lagging_sessions", "Sessions that read a stream from the log, because they fell behind")?,
+            outbox_pending: to.gauge("haus_outbox_pending", "Bytes waiting in the outboxes of sockets")?,
+            frames_received: to.counter("haus_frames_received_total", "Websocket frames taken from clients")?,
+            updates_encoded: to.counter("haus_updates_encoded_total", "Updates encoded; not deliveries")?,
+            socket_writes: to.counter("haus_socket_writes_total", "Writes to sockets, each of one or more frames")?,
+            deliveries: to.counter("haus_deliveries_total", "Updates put into the outbox of a session")?,
+            auth_seconds: to.seconds("haus_auth_seconds", "From an `auth` taken to `ready`")?,
+            send_commit_seconds: to.seconds("haus_send_commit_seconds", "From a send taken to its commit")?,
+            send_batch_size: to.histogram("haus_send_batch_size", "Sends in one database call", BATCH_SIZES)?,
+            statements: to.labelled("haus_statements_total", "Database calls by the engine, by path", "path", &[])?,
+            db_pool_in_use: to.gauge("haus_db_pool_in_use", "Database connections in use at the scrape")?,
+            feed_repairs: to.counter("haus_feed_repairs_total", "Holes of feeds that were read from the log")?,
+            polls: to.counter("haus_polls_total", "Snapshot polls of the log")?,
+            catch_up_pages: to.counter("haus_catch_up_pages_total", "Pages of the log read to catch up")?,
+            catch_up_updates: to.counter("haus_catch_up_updates_total", "Updates in those pages")?,
+            courier_published: to
+                .counter("haus_courier_published_total", "Updates that Redis took to hand to the other nodes")?,
+            courier_received: to.counter("haus_courier_received_total", "Updates of other nodes that came by Redis")?,
+            courier_lag_seconds: to.seconds(
+                "haus_courier_lag_seconds",
+                "From publishing at another node to hearing of it here, by the clocks of both machines",
+            )?,
+            courier_reconnects: to
+                .counter("haus_courier_reconnects_total", "Connections to Redis made, the first two included")?,
+            canary_age_seconds: to.float(
+                "haus_canary_age_seconds",
+                "Age of the newest own canary that came back through Redis; 0 with the in-process courier",
+            )?,
+            rate_limited: to.counter("haus_rate_limited_total", "Sends refused because the profile sent too many")?,
+            rate_buckets: to.gauge("haus_rate_buckets", "Profiles whose rate of sends is being remembered")?,
+            dropped: to.labelled(
+                "haus_dropped_total",
+                "Things let go to stay within a limit",
+                "reason",
+                DROP_REASONS,
+            )?,
+            connections_refused: to.labelled(
+                "haus_connections_refused_total",
+                "Connections and upgrades refused",
+                "reason",
+                REFUSAL_REASONS,
+            )?,
+            process_open_fds: to.gauge("haus_process_open_fds", "Open file descriptors")?,
+            process_resident_bytes: to.gauge("haus_process_resident_bytes", "Resident memory, bytes")?,
+            process_cpu_seconds: to.add(Counter::new("haus_process_cpu_seconds_total", "CPU time used, seconds"))?,
+            samplers: Mutex::default(),
+            registry: registry.clone(),
+        })
+    }
+}
+
+/// Makes and registers.
+struct Registrar<'a>(&'a Registry);
+
+impl Registrar<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
+        let made = made?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn float(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.add(Gauge::new(name, help))
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        self.histogram(name, help, WORK_SECONDS)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    /// The known values show as 0 from the start.
+    fn labelled(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(&str, &str)],
+    ) -> prometheus::Result<IntCounterVec> {
+        let family = self.add(IntCounterVec::new(Opts::new(name, help), &[label]))?;
+        for (value, _) in values {
+            family.with_label_values(&[value]);
+        }
+        Ok(family)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,16 @@ enum After {
     Wait(Uuid),
 }
 
+/// How a page ended for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Through,
+    /// The session has left the stream.
+    Left,
+    /// The rest waits until a thread was left.
+    Waits,
+}
+
 impl Worker {
     /// A run of a stream: to every live member, once.
     pub(super) fn deliver(&mut self, run: &Run) {
@@ -91,7 +101,7 @@ impl Worker {
                 session.outbox.push(joined.clone());
                 if !session.dirty {
                     session.dirty = true;
-                    self.dirty.push(*slot);
+                    self.dirty.push_back(*slot);
                 }
             } else {
                 lost.push(*slot);
@@ -350,8 +360,10 @@ impl Worker {
                 Attach::Live { updates, reached, .. } => {
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    self.reached(session, &behind.plan, reached);
-                    self.push_page(slot, session, &updates);
+                    let (_, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
+                    if end != End::Waits {
+                        self.reached(session, &behind.plan, reached);
+                    }
                     return false;
                 }
                 Attach::Behind { head } if head - since <= MISSED_UPDATES || behind.plan.resumed => {
@@ -393,17 +405,17 @@ impl Worker {
     }
 
     /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
-    /// Returns the position written, and how it ended.
-    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
+    /// Returns the position written, and how it ended. `resumed`: the stream is owed to `resumed`, also when it waits.
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], resumed: bool) -> (u64, End) {
         let mut position = 0;
         for update in updates {
             if let Touch::Removed { thread, seq } = update.touch
                 && self.is_before(slot, session, StreamId::Thread(thread), seq)
             {
                 self.detach(slot, session, update.stream);
-                let plan = StreamPlan::live(update.stream, update.seq - 1);
+                let plan = StreamPlan { resumed, ..StreamPlan::live(update.stream, update.seq - 1) };
                 self.queue_behind(session, Behind { plan, after: Some(thread) });
-                return (position, true);
+                return (position, End::Waits);
             }
             session.push(update.frame.clone());
             metrics().deliveries.inc();
@@ -413,7 +425,7 @@ impl Worker {
                 Touch::Left(profiles) if profiles.contains(&session.profile_id) => {
                     self.detach(slot, session, update.stream);
                     self.release_waiting(session, update.stream);
-                    return (position, true);
+                    return (position, End::Left);
                 }
                 Touch::Added { thread, seq } if !self.is_in(session, StreamId::Thread(*thread)) => {
                     let stream = StreamId::Thread(*thread);
@@ -423,7 +435,7 @@ impl Worker {
                 _ => {}
             }
         }
-        (position, false)
+        (position, End::Through)
     }
 
     /// A page of the log came.
@@ -458,13 +470,17 @@ impl Worker {
                 return self.pump(slot, session);
             }
         }
-        let (position, ended) = self.push_page(slot, session, &updates);
-        if ended {
-            self.reached(session, &behind.plan, position.max(since));
-            self.forget_behind(stream);
-        } else {
-            behind.plan.since = position;
-            session.catch_up.get_or_insert_default().queue.push_front(behind);
+        let (position, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
+        match end {
+            End::Through => {
+                behind.plan.since = position;
+                session.catch_up.get_or_insert_default().queue.push_front(behind);
+            }
+            End::Left => {
+                self.reached(session, &behind.plan, position.max(since));
+                self.forget_behind(stream);
+            }
+            End::Waits => self.forget_behind(stream),
         }
         self.pump(slot, session);
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
+mod courier;
 mod deploy;
 mod idempotency;
 mod identity;
@@ -10,12 +11,17 @@ mod identity_tokens;
 mod log;
 mod members;
 mod messages;
+mod page;
 mod people;
 mod ports;
+mod protocol_doc;
+mod raw;
+mod rfc6455;
 mod sends;
 mod services;
 mod socket;
 mod sockets;
 mod store;
+mod streams;
 mod support;
 mod threads;
