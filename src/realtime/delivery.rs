@@ -17,6 +17,7 @@ use super::session::{Behind, CatchUp, NOWHERE, Phase, Session};
 use super::worker::Worker;
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::reply;
+use crate::saboteur::{self, Bug, TRUNCATED_UPDATES};
 use crate::telemetry::metrics;
 use crate::updates::{StreamId, Touch, Update};
 
@@ -108,6 +109,10 @@ impl Worker {
             }
         }
         metrics().deliveries.inc_by((local.members.len() - lost.len()) as u64 * group.len() as u64);
+        // Planted: what does not fit is gone.
+        if saboteur::plants(Bug::DropFullQueue) {
+            lost.clear();
+        }
         for slot in lost {
             self.with(slot, |worker, slot, session| worker.fall_behind(slot, session, stream, from - 1));
         }
@@ -158,6 +163,7 @@ impl Worker {
     fn touch(&mut self, slot: u32, session: &mut Session, update: &Update) -> After {
         if let Touch::Removed { thread, seq } = update.touch
             && self.is_before(slot, session, StreamId::Thread(thread), seq)
+            && !stays_are_ignored()
         {
             return After::Wait(thread);
         }
@@ -167,6 +173,8 @@ impl Worker {
             return After::Go;
         }
         match &update.touch {
+            // Planted: the one who left goes on listening.
+            Touch::Left(_) if saboteur::plants(Bug::KickNotApplied) => After::Go,
             Touch::Left(profiles) if profiles.contains(&session.profile_id) => After::Left,
             Touch::Added { thread, seq } => {
                 let stream = StreamId::Thread(*thread);
@@ -188,7 +196,7 @@ impl Worker {
             session.outbox.push(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
-        } else if self.is_live(session, update.stream) {
+        } else if self.is_live(session, update.stream) && !saboteur::plants(Bug::DropFullQueue) {
             self.fall_behind(slot, session, update.stream, update.seq - 1);
         }
     }
@@ -357,7 +365,11 @@ impl Worker {
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
             self.expect_runs(stream, *head);
             match attach {
-                Attach::Live { updates, reached, .. } => {
+                Attach::Live { mut updates, reached, .. } => {
+                    // Planted: the rest of a long resume is left out.
+                    if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                        updates.truncate(TRUNCATED_UPDATES);
+                    }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
                     let (_, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
@@ -409,8 +421,9 @@ impl Worker {
     fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], resumed: bool) -> (u64, End) {
         let mut position = 0;
         for update in updates {
-            if let Touch::Removed { thread, seq } = update.touch
-                && self.is_before(slot, session, StreamId::Thread(thread), seq)
+        if let Touch::Removed { thread, seq } = update.touch
+            && self.is_before(slot, session, StreamId::Thread(thread), seq)
+            && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
                 let plan = StreamPlan { resumed, ..StreamPlan::live(update.stream, update.seq - 1) };
@@ -422,7 +435,7 @@ impl Worker {
             self.mark_dirty_session(slot, session);
             position = update.seq;
             match &update.touch {
-                Touch::Left(profiles) if profiles.contains(&session.profile_id) => {
+                Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
                     self.release_waiting(session, update.stream);
                     return (position, End::Left);
@@ -470,6 +483,7 @@ impl Worker {
                 return self.pump(slot, session);
             }
         }
+<<<<<<< HEAD
         let (position, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
         match end {
             End::Through => {
@@ -481,6 +495,26 @@ impl Worker {
                 self.forget_behind(stream);
             }
             End::Waits => self.forget_behind(stream),
+=======
+        let brought = match updates.len() {
+            // Planted: the first updates of a resume are all of it.
+            many if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed => {
+                &updates[..many.min(TRUNCATED_UPDATES)]
+            }
+            _ => &updates[..],
+        };
+        let (position, ended) = self.push_page(slot, session, brought);
+        if ended {
+            self.reached(session, &behind.plan, position.max(since));
+            self.forget_behind(stream);
+        } else {
+            behind.plan.since = position;
+            // Planted: the rest of a long resume is left out.
+            if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                behind.plan.since = behind.plan.known.max(position);
+            }
+            session.catch_up.get_or_insert_default().queue.push_front(behind);
+>>>>>>> main
         }
         self.pump(slot, session);
     }
@@ -579,7 +613,11 @@ impl Worker {
             owed.reset.extend(answer.reset);
             owed.denied.extend(answer.denied);
         }
-        for plan in plans {
+        for mut plan in plans {
+            // Planted: the update at the position comes once more.
+            if saboteur::plants(Bug::CursorGe) && plan.resumed {
+                plan.since = plan.since.saturating_sub(1);
+            }
             if self.is_live(session, plan.stream) {
                 self.note_behind(plan.stream);
                 self.detach(slot, session, plan.stream);
@@ -667,6 +705,11 @@ impl Worker {
 #[derive(serde::Serialize)]
 struct LagBody {
     streams: [String; 1],
+}
+
+/// Planted: the end of a stay ends nothing here, and nothing may wait for it.
+fn stays_are_ignored() -> bool {
+    saboteur::plants(Bug::KickNotApplied) || saboteur::plants(Bug::NoRecheckOnResume)
 }
 
 /// A stream's name on the wire.
