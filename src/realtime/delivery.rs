@@ -49,6 +49,16 @@ enum After {
     Wait(Uuid),
 }
 
+/// How a page ended for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Through,
+    /// The session has left the stream.
+    Left,
+    /// The rest waits until a thread was left.
+    Waits,
+}
+
 impl Worker {
     /// A run of a stream: to every live member, once.
     pub(super) fn deliver(&mut self, run: &Run) {
@@ -362,8 +372,10 @@ impl Worker {
                     }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    self.reached(session, &behind.plan, reached);
-                    self.push_page(slot, session, &updates);
+                    let (_, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
+                    if end != End::Waits {
+                        self.reached(session, &behind.plan, reached);
+                    }
                     return false;
                 }
                 Attach::Behind { head } if head - since <= MISSED_UPDATES || behind.plan.resumed => {
@@ -405,8 +417,8 @@ impl Worker {
     }
 
     /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
-    /// Returns the position written, and how it ended.
-    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
+    /// Returns the position written, and how it ended. `resumed`: the stream is owed to `resumed`, also when it waits.
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], resumed: bool) -> (u64, End) {
         let mut position = 0;
         for update in updates {
             if let Touch::Removed { thread, seq } = update.touch
@@ -414,9 +426,9 @@ impl Worker {
                 && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
-                let plan = StreamPlan::live(update.stream, update.seq - 1);
+                let plan = StreamPlan { resumed, ..StreamPlan::live(update.stream, update.seq - 1) };
                 self.queue_behind(session, Behind { plan, after: Some(thread) });
-                return (position, true);
+                return (position, End::Waits);
             }
             session.push(update.frame.clone());
             metrics().deliveries.inc();
@@ -426,7 +438,7 @@ impl Worker {
                 Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
                     self.release_waiting(session, update.stream);
-                    return (position, true);
+                    return (position, End::Left);
                 }
                 Touch::Added { thread, seq } if !self.is_in(session, StreamId::Thread(*thread)) => {
                     let stream = StreamId::Thread(*thread);
@@ -436,7 +448,7 @@ impl Worker {
                 _ => {}
             }
         }
-        (position, false)
+        (position, End::Through)
     }
 
     /// A page of the log came.
@@ -471,6 +483,19 @@ impl Worker {
                 return self.pump(slot, session);
             }
         }
+<<<<<<< HEAD
+        let (position, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
+        match end {
+            End::Through => {
+                behind.plan.since = position;
+                session.catch_up.get_or_insert_default().queue.push_front(behind);
+            }
+            End::Left => {
+                self.reached(session, &behind.plan, position.max(since));
+                self.forget_behind(stream);
+            }
+            End::Waits => self.forget_behind(stream),
+=======
         let brought = match updates.len() {
             // Planted: the first updates of a resume are all of it.
             many if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed => {
@@ -489,6 +514,7 @@ impl Worker {
                 behind.plan.since = behind.plan.known.max(position);
             }
             session.catch_up.get_or_insert_default().queue.push_front(behind);
+>>>>>>> main
         }
         self.pump(slot, session);
     }
