@@ -409,9 +409,9 @@ impl Worker {
     fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
         let mut position = 0;
         for update in updates {
-        if let Touch::Removed { thread, seq } = update.touch
-            && self.is_before(slot, session, StreamId::Thread(thread), seq)
-            && !stays_are_ignored()
+            if let Touch::Removed { thread, seq } = update.touch
+                && self.is_before(slot, session, StreamId::Thread(thread), seq)
+                && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
                 let plan = StreamPlan::live(update.stream, update.seq - 1);

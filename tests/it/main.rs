@@ -1,8 +1,8 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod courier;
 mod cluster;
+mod courier;
 mod deploy;
 mod idempotency;
 mod identity;
