@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make load`: the k6 script of concurrent threads with few users, against a server this script starts and ends itself.
-# VUS, DURATION (seconds), RATE (messages a second) may be set; SCRIPT=rest runs the REST mix instead.
+# VUS, DURATION (seconds), RATE (messages a second) may be set; SCRIPT=rest runs the REST mix instead; HAUS names a built server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . loadtest/private.sh
@@ -24,8 +24,10 @@ K6=$(find_k6) || die 'make load needs k6: install it (https://k6.io) or Go, whic
 SCRIPT=${SCRIPT:-threads}
 [ -f "loadtest/k6/$SCRIPT.js" ] || die "no script loadtest/k6/$SCRIPT.js"
 
-"${CARGO:-cargo}" build --release --bin haus
-HAUS=${CARGO_TARGET_DIR:-target}/release/haus
+if [ -z "${HAUS:-}" ]; then
+  "${CARGO:-cargo}" build --release --bin haus
+  HAUS=${CARGO_TARGET_DIR:-target}/release/haus
+fi
 private_begin
 say 'starting a node on a private database'
 start_node load HAUS_LIMITS=off

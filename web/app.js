@@ -147,6 +147,7 @@ function showState({ state, retryAt, code, reason }) {
   else if (retryAt !== undefined || tried) countDown(retryAt ?? Date.now());
   else stripText.textContent = 'Connecting …';
   tried = state === 'offline' && (tried || retrying);
+  strip.classList.toggle('notice', tried || stopped);
 }
 
 // Said once to a screen reader: the seconds are not announced.

@@ -178,7 +178,10 @@ export class SendQueue {
   #postpone(item, error) {
     item.state = 'queued';
     if (error.code === LOCAL.DISCONNECTED) return;
-    const waitMs = Math.max(error.retryAfterMs, jitterMs(item.attempts, this.#random));
+    // A rate says when there is room again; anything else is a server in trouble, and is given more and more time.
+    const paced = error.code === 'rate_limited' || error.code === 'slow_mode';
+    const backoffMs = paced && error.retryAfterMs > 0 ? 0 : jitterMs(item.attempts, this.#random);
+    const waitMs = Math.max(error.retryAfterMs, backoffMs);
     item.attempts += 1;
     item.notBefore = this.#clock.now() + waitMs;
     this.#clock.setTimeout(() => this.#pump(item.threadId), waitMs + 1);

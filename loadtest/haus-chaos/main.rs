@@ -135,7 +135,7 @@ async fn sabotage(arguments: &Arguments) -> Result<bool, RigError> {
             continue;
         }
         let plan = bug.plan(arguments.start_seed);
-        let switch = [("HAUS_SABOTEUR".to_owned(), bug.name.to_owned())];
+        let switch = [(saboteur::SWITCH.to_owned(), bug.name.to_owned())];
         let outcome = history::run(&plan, &place.program, &place.path, &switch).await?;
         let named = outcome.report.named();
         let caught = named.iter().any(|(name, _)| bug.expected.contains(&name.as_str()));

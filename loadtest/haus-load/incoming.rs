@@ -77,9 +77,8 @@ impl Engine {
             return;
         };
         if name == b"snapshot" {
-            slot.last = seq;
-            Tally::count(&mut self.tally.plain, name);
-            return;
+            let (thread, last) = (slot.thread, std::mem::replace(&mut slot.last, seq));
+            return self.replaced(thread, last, seq);
         }
         let before = slot.last;
         slot.last = self.tally.judge(i as u32, slot.thread, before, seq);
@@ -105,6 +104,16 @@ impl Engine {
         }
         if self.directory.arrive(thread, seq) {
             self.tally.counts.complete += 1;
+        }
+    }
+
+    /// A snapshot stands for every update after `last` up to `seq`: as good as delivered, though not counted as a delivery.
+    #[cold]
+    fn replaced(&mut self, thread: u32, last: u64, seq: u64) {
+        Tally::count(&mut self.tally.plain, b"snapshot");
+        for skipped in last + 1..=seq {
+            self.tally.counts.replaced += 1;
+            self.tally.counts.complete += u64::from(self.directory.arrive(thread, skipped));
         }
     }
 

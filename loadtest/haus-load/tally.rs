@@ -72,6 +72,8 @@ pub struct Counts {
     pub complete: u64,
     /// Deliveries that the acknowledged sends owe.
     pub owed: u64,
+    /// Updates that a snapshot stood for.
+    pub replaced: u64,
     /// All frames received.
     pub frames: u64,
     /// All bytes received.
@@ -194,9 +196,9 @@ impl Tally {
         self.counts.offered.saturating_sub(self.counts.acked + self.counts.refused)
     }
 
-    /// Deliveries that acknowledged sends owe and nobody got.
+    /// Deliveries that acknowledged sends owe and nobody got, be it in a snapshot.
     pub fn missing_deliveries(&self) -> u64 {
-        self.counts.owed.saturating_sub(self.counts.deliveries)
+        self.counts.owed.saturating_sub(self.counts.deliveries + self.counts.replaced)
     }
 
     /// The part of a report that says whether everything was right.
@@ -205,6 +207,7 @@ impl Tally {
         json!({
             "gaps": faults.gaps, "doubles": faults.doubles, "reorders": faults.reorders, "unreadable": faults.unreadable,
             "strangers": faults.strangers, "missingAcks": self.missing_acks(), "missingDeliveries": self.missing_deliveries(),
+            "replacedBySnapshot": self.counts.replaced,
             "closed": self.closed, "errors": self.errors,
         })
     }

@@ -56,6 +56,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print the OpenAPI document
     Openapi,
+    /// Print the AsyncAPI document
+    Asyncapi,
 }
 
 /// Runs the command of this process.
@@ -97,6 +99,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
             let document = haus::http::openapi().to_pretty_json();
             print_line(&document.map_err(|error| CliError::failed(error.to_string()))?)
         }
+        Command::Asyncapi => print_line(&format!("{:#}", haus::http::asyncapi::document())),
     }
 }
 

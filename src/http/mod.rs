@@ -2,6 +2,7 @@
 //! decides who may what or writes SQL, but for the store of idempotency keys.
 
 pub mod address;
+pub mod asyncapi;
 pub mod auth_routes;
 pub mod extract;
 pub mod idempotency;

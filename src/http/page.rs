@@ -36,6 +36,8 @@ assets! {
     "/base.css" CSS "web/base.css",
     "/style.css" CSS "web/style.css",
     "/icon.svg" SVG "web/icon.svg",
+    "/docs" HTML "web/docs.html",
+    "/docs.css" CSS "web/docs.css",
     "/app.js" JS "web/app.js",
     "/conversation.js" JS "web/conversation.js",
     "/format.js" JS "web/format.js",

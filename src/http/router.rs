@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    auth_routes, member_routes, message_routes, middleware, page, profile_routes, session_routes, thread_routes,
-    well_known,
+    asyncapi, auth_routes, member_routes, message_routes, middleware, page, profile_routes, session_routes,
+    thread_routes, well_known,
 };
 
 /// Frame of the document; paths and schemas come from the routes.
@@ -64,10 +64,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 pub fn api_router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
     let (router, document) = routes().split_for_parts();
     let served = axum::Json(document.clone());
+    let sockets = axum::Json(asyncapi::document());
     let config = state.config.clone();
     let router = router
         .merge(page::page_router())
         .route("/openapi.json", get(move || std::future::ready(served.clone().into_response())))
+        .route("/asyncapi.json", get(move || std::future::ready(sockets.clone().into_response())))
         .fallback(well_known::not_found)
         .method_not_allowed_fallback(well_known::method_not_allowed)
         .with_state(state);

@@ -24,6 +24,25 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code, in the order of the protocol.
+    pub const ALL: [Self; 15] = [
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Invalid,
+        Self::TooLarge,
+        Self::Conflict,
+        Self::NonceConflict,
+        Self::RateLimited,
+        Self::SlowMode,
+        Self::ThreadArchived,
+        Self::ReadOnly,
+        Self::Blocked,
+        Self::Unavailable,
+        Self::UnknownCmd,
+        Self::Internal,
+    ];
+
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -67,24 +86,7 @@ impl ErrorCode {
 
     /// Parses a code as the database functions return it.
     pub fn parse(name: &str) -> Option<Self> {
-        const ALL: [ErrorCode; 15] = [
-            ErrorCode::Unauthenticated,
-            ErrorCode::Forbidden,
-            ErrorCode::NotFound,
-            ErrorCode::Invalid,
-            ErrorCode::TooLarge,
-            ErrorCode::Conflict,
-            ErrorCode::NonceConflict,
-            ErrorCode::RateLimited,
-            ErrorCode::SlowMode,
-            ErrorCode::ThreadArchived,
-            ErrorCode::ReadOnly,
-            ErrorCode::Blocked,
-            ErrorCode::Unavailable,
-            ErrorCode::UnknownCmd,
-            ErrorCode::Internal,
-        ];
-        ALL.into_iter().find(|code| code.as_str() == name)
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
     }
 }
 
@@ -140,6 +142,30 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Every code, ascending.
+    pub const ALL: [Self; 15] = [
+        Self::Normal,
+        Self::ProtocolViolation,
+        Self::UnsupportedData,
+        Self::InvalidUtf8,
+        Self::MessageTooBig,
+        Self::Drain,
+        Self::NoPong,
+        Self::EpochChanged,
+        Self::Slow,
+        Self::TooMany,
+        Self::Protocol,
+        Self::Unauthenticated,
+        Self::Revoked,
+        Self::Replaced,
+        Self::Version,
+    ];
+
+    /// The number in the close frame.
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
     /// The short name in the close reason, `{"c":"drain"}`.
     pub const fn name(self) -> &'static str {
         match self {

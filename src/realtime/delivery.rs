@@ -17,6 +17,7 @@ use super::session::{Behind, CatchUp, NOWHERE, Phase, Session};
 use super::worker::Worker;
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::reply;
+use crate::saboteur::{self, Bug, TRUNCATED_UPDATES};
 use crate::telemetry::metrics;
 use crate::updates::{StreamId, Touch, Update};
 
@@ -91,13 +92,17 @@ impl Worker {
                 session.outbox.push(joined.clone());
                 if !session.dirty {
                     session.dirty = true;
-                    self.dirty.push(*slot);
+                    self.dirty.push_back(*slot);
                 }
             } else {
                 lost.push(*slot);
             }
         }
         metrics().deliveries.inc_by((local.members.len() - lost.len()) as u64 * group.len() as u64);
+        // Planted: what does not fit is gone.
+        if saboteur::plants(Bug::DropFullQueue) {
+            lost.clear();
+        }
         for slot in lost {
             self.with(slot, |worker, slot, session| worker.fall_behind(slot, session, stream, from - 1));
         }
@@ -146,8 +151,9 @@ impl Worker {
 
     /// Writes a touching update to one live session and says what follows from it.
     fn touch(&mut self, slot: u32, session: &mut Session, update: &Update) -> After {
-        if let Touch::Removed { thread, .. } = update.touch
-            && self.is_in(session, StreamId::Thread(thread))
+        if let Touch::Removed { thread, seq } = update.touch
+            && self.is_before(slot, session, StreamId::Thread(thread), seq)
+            && !stays_are_ignored()
         {
             return After::Wait(thread);
         }
@@ -157,6 +163,8 @@ impl Worker {
             return After::Go;
         }
         match &update.touch {
+            // Planted: the one who left goes on listening.
+            Touch::Left(_) if saboteur::plants(Bug::KickNotApplied) => After::Go,
             Touch::Left(profiles) if profiles.contains(&session.profile_id) => After::Left,
             Touch::Added { thread, seq } => {
                 let stream = StreamId::Thread(*thread);
@@ -178,7 +186,7 @@ impl Worker {
             session.outbox.push(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
-        } else if self.is_live(session, update.stream) {
+        } else if self.is_live(session, update.stream) && !saboteur::plants(Bug::DropFullQueue) {
             self.fall_behind(slot, session, update.stream, update.seq - 1);
         }
     }
@@ -186,6 +194,20 @@ impl Worker {
     /// Whether the session is live or behind in a stream.
     pub(super) fn is_in(&self, session: &Session, stream: StreamId) -> bool {
         self.is_live(session, stream) || session.is_behind_in(stream)
+    }
+
+    /// Whether `seq` of a stream is still to come to this session. A person who has left and joined again is in the
+    /// stream, and past the leave.
+    fn is_before(&self, slot: u32, session: &Session, stream: StreamId, seq: u64) -> bool {
+        if let Some(plan) = session.behind_in(stream) {
+            return plan.snapshot || plan.since < seq;
+        }
+        if !self.is_live(session, stream) {
+            return false;
+        }
+        let Some(local) = self.locals.get(self.local_of(stream) as usize) else { return false };
+        let young = local.young.iter().find(|(member, _)| *member == slot);
+        young.map_or(local.delivered, |(_, position)| *position) < seq
     }
 
     fn is_live(&self, session: &Session, stream: StreamId) -> bool {
@@ -288,6 +310,11 @@ impl Worker {
         if let Some(open) = &mut session.open {
             open.retain(|thread| *thread != stream.uuid());
         }
+        self.free_waiting(session, stream);
+    }
+
+    /// What waited for a position of `stream` looks at it again.
+    fn free_waiting(&mut self, session: &mut Session, stream: StreamId) {
         let mut freed = Vec::new();
         if let Some(catch_up) = &mut session.catch_up {
             for behind in &mut catch_up.queue {
@@ -328,7 +355,11 @@ impl Worker {
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
             self.expect_runs(stream, *head);
             match attach {
-                Attach::Live { updates, reached, .. } => {
+                Attach::Live { mut updates, reached, .. } => {
+                    // Planted: the rest of a long resume is left out.
+                    if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                        updates.truncate(TRUNCATED_UPDATES);
+                    }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
                     self.reached(session, &behind.plan, reached);
@@ -378,8 +409,9 @@ impl Worker {
     fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
         let mut position = 0;
         for update in updates {
-            if let Touch::Removed { thread, .. } = update.touch
-                && self.is_in(session, StreamId::Thread(thread))
+        if let Touch::Removed { thread, seq } = update.touch
+            && self.is_before(slot, session, StreamId::Thread(thread), seq)
+            && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
                 let plan = StreamPlan::live(update.stream, update.seq - 1);
@@ -391,7 +423,7 @@ impl Worker {
             self.mark_dirty_session(slot, session);
             position = update.seq;
             match &update.touch {
-                Touch::Left(profiles) if profiles.contains(&session.profile_id) => {
+                Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
                     self.release_waiting(session, update.stream);
                     return (position, true);
@@ -439,12 +471,23 @@ impl Worker {
                 return self.pump(slot, session);
             }
         }
-        let (position, ended) = self.push_page(slot, session, &updates);
+        let brought = match updates.len() {
+            // Planted: the first updates of a resume are all of it.
+            many if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed => {
+                &updates[..many.min(TRUNCATED_UPDATES)]
+            }
+            _ => &updates[..],
+        };
+        let (position, ended) = self.push_page(slot, session, brought);
         if ended {
             self.reached(session, &behind.plan, position.max(since));
             self.forget_behind(stream);
         } else {
             behind.plan.since = position;
+            // Planted: the rest of a long resume is left out.
+            if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                behind.plan.since = behind.plan.known.max(position);
+            }
             session.catch_up.get_or_insert_default().queue.push_front(behind);
         }
         self.pump(slot, session);
@@ -454,12 +497,15 @@ impl Worker {
     fn reset_rest(&mut self, session: &mut Session, current: Behind) {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
         catch_up.queue.push_front(current);
+        let mut jumped = Vec::new();
         for behind in catch_up.queue.iter_mut().filter(|behind| behind.plan.resumed) {
             behind.plan.resumed = false;
             behind.plan.snapshot = false;
             behind.plan.since = behind.plan.known;
             catch_up.resume.get_or_insert_default().reset.push(behind.plan.stream);
+            jumped.push(behind.plan.stream);
         }
+        jumped.into_iter().for_each(|stream| self.free_waiting(session, stream));
     }
 
     /// A snapshot came.
@@ -481,6 +527,7 @@ impl Worker {
                 catch_up.queue.push_front(behind);
                 session.push(frame);
                 self.mark_dirty_session(slot, session);
+                self.free_waiting(session, stream);
             }
             Err(refusal) if refusal.code == ErrorCode::NotFound => {
                 // No member any more: the user stream tells the rest.
@@ -540,7 +587,11 @@ impl Worker {
             owed.reset.extend(answer.reset);
             owed.denied.extend(answer.denied);
         }
-        for plan in plans {
+        for mut plan in plans {
+            // Planted: the update at the position comes once more.
+            if saboteur::plants(Bug::CursorGe) && plan.resumed {
+                plan.since = plan.since.saturating_sub(1);
+            }
             if self.is_live(session, plan.stream) {
                 self.note_behind(plan.stream);
                 self.detach(slot, session, plan.stream);
@@ -628,6 +679,11 @@ impl Worker {
 #[derive(serde::Serialize)]
 struct LagBody {
     streams: [String; 1],
+}
+
+/// Planted: the end of a stay ends nothing here, and nothing may wait for it.
+fn stays_are_ignored() -> bool {
+    saboteur::plants(Bug::KickNotApplied) || saboteur::plants(Bug::NoRecheckOnResume)
 }
 
 /// A stream's name on the wire.

@@ -137,9 +137,12 @@ impl Hub {
         }
     }
 
-    /// Streams with a feed here.
-    pub fn streams(&self) -> Vec<StreamId> {
-        self.shards.iter().flat_map(|shard| lock(shard).keys().copied().collect::<Vec<_>>()).collect()
+    /// Forgets every feed; sessions that are still here get nothing more.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            lock(shard).clear();
+        }
+        self.ring_bytes.store(0, Ordering::Relaxed);
     }
 
     /// The head of a stream's feed.

@@ -129,12 +129,19 @@ struct Queue {
 pub struct Inbox {
     queue: Mutex<Queue>,
     asleep: AtomicBool,
+    /// Something was pushed since the last drain.
+    filled: AtomicBool,
     waker: Waker,
 }
 
 impl Inbox {
     pub fn new(waker: Waker) -> Self {
-        Self { queue: Mutex::new(Queue::default()), asleep: AtomicBool::new(true), waker }
+        Self {
+            queue: Mutex::new(Queue::default()),
+            asleep: AtomicBool::new(true),
+            filled: AtomicBool::new(false),
+            waker,
+        }
     }
 
     /// Hands over a message. Everything but runs is bounded by its origin (sockets, commands in work).
@@ -156,6 +163,7 @@ impl Inbox {
                 queue.run_bytes += bytes;
                 queue.messages.push(message);
             }
+            self.filled.store(true, Ordering::SeqCst);
         }
         self.wake();
     }
@@ -163,14 +171,14 @@ impl Inbox {
     /// Takes everything; true when runs were dropped since the last time.
     pub fn drain(&self, into: &mut Vec<ToWorker>) -> bool {
         let mut queue = self.lock();
+        self.filled.store(false, Ordering::SeqCst);
         std::mem::swap(&mut queue.messages, into);
         queue.run_bytes = 0;
         std::mem::take(&mut queue.overflowed)
     }
 
     pub fn is_empty(&self) -> bool {
-        let queue = self.lock();
-        queue.messages.is_empty() && !queue.overflowed
+        !self.filled.load(Ordering::SeqCst)
     }
 
     /// The worker is about to sleep; it must look at `is_empty` after this.

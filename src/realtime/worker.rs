@@ -1,7 +1,7 @@
 //! A worker loop: one thread, one poller, its own sockets. Everything a socket needs happens here in turns: take what
 //! arrived, handle it, and write each dirty socket once. No timer delays a write and no lock is held while writing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ const SCRATCH: usize = 16 << 10;
 const FRAME_HEADER: usize = 14;
 /// Bytes read from one socket in one turn; the rest waits for the next turn.
 const TURN_BYTES: usize = 64 << 10;
+/// Sockets flushed between looks at the inbox.
+const FLUSH_STEP: usize = 32;
 /// Between looks at the clock of all sessions.
 const SWEEP_MS: u64 = 100;
 /// Life of a socket after its close frame was queued.
@@ -45,7 +47,8 @@ pub struct Worker {
     pub(super) free_locals: Vec<u32>,
     pub(super) by_stream: HashMap<StreamId, u32>,
     pub(super) now_ms: u64,
-    pub(super) dirty: Vec<u32>,
+    /// Sockets to flush, in the order they became dirty.
+    pub(super) dirty: VecDeque<u32>,
     pub(super) sweep_at: usize,
     inbox: Arc<Inbox>,
     poll: Poll,
@@ -70,7 +73,7 @@ impl Worker {
             free_locals: Vec::new(),
             by_stream: HashMap::new(),
             now_ms: 0,
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             sweep_at: 0,
             inbox: inbox.clone(),
             poll,
@@ -91,7 +94,7 @@ impl Worker {
         while !self.stopping {
             let mut wait = Duration::from_millis(next_sweep_ms.saturating_sub(self.now_ms).min(SWEEP_MS));
             self.inbox.going_to_sleep();
-            if !self.readable.is_empty() || !self.inbox.is_empty() {
+            if !self.readable.is_empty() || !self.dirty.is_empty() || !self.inbox.is_empty() {
                 wait = Duration::ZERO;
             }
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
@@ -118,10 +121,10 @@ impl Worker {
                 }
             }
             self.take_messages(&mut messages);
-            self.flush_dirty();
+            self.flush_dirty(&mut messages);
             if self.now_ms >= next_sweep_ms {
                 self.sweep();
-                self.flush_dirty();
+                self.flush_dirty(&mut messages);
                 next_sweep_ms = self.now_ms + SWEEP_MS;
             }
         }
@@ -371,9 +374,8 @@ impl Worker {
             FrameKind::Text => session.fragments = Some(Box::new(payload.to_vec())),
             FrameKind::Continuation => self.continuation(slot, session, fin, payload),
             FrameKind::Ping | FrameKind::Pong => {
-                session.controls = session.controls.saturating_add(1);
-                if self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S {
-                    return self.close(slot, session, CloseCode::TooMany, Some(10_000));
+                if self.is_flooding(slot, session) {
+                    return;
                 }
                 if kind == FrameKind::Ping {
                     session.push(frame::pong(payload));
@@ -387,6 +389,16 @@ impl Worker {
         }
     }
 
+    /// Counts a frame that carries nothing; a flood of them is closed.
+    fn is_flooding(&mut self, slot: u32, session: &mut Session) -> bool {
+        session.controls = session.controls.saturating_add(1);
+        let flooding = self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S;
+        if flooding {
+            self.close(slot, session, CloseCode::TooMany, Some(10_000));
+        }
+        flooding
+    }
+
     fn continuation(&mut self, slot: u32, session: &mut Session, fin: bool, payload: &[u8]) {
         let Some(mut message) = session.fragments.take() else {
             return self.close(slot, session, CloseCode::ProtocolViolation, None);
@@ -395,7 +407,9 @@ impl Worker {
             return self.close(slot, session, CloseCode::MessageTooBig, None);
         }
         message.extend_from_slice(payload);
-        session.controls = session.controls.saturating_add(1);
+        if payload.is_empty() && !fin && self.is_flooding(slot, session) {
+            return;
+        }
         if fin {
             self.text(slot, session, &message);
         } else {
@@ -408,22 +422,30 @@ impl Worker {
             && !session.dirty
         {
             session.dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
     pub(super) fn mark_dirty_session(&mut self, slot: u32, session: &mut Session) {
         if !session.dirty {
             session.dirty = true;
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
-    /// Writes every dirty socket once; sockets that emptied go on catching up or reading, which may make them dirty again.
-    fn flush_dirty(&mut self) {
+    /// Writes dirty sockets in turn, each with all that waits for it. What arrives meanwhile is taken in between, so that
+    /// sockets still in the line get it with the same write. After two rounds the poller is asked again.
+    fn flush_dirty(&mut self, messages: &mut Vec<ToWorker>) {
         let mut writes = 0;
-        while let Some(slot) = self.dirty.pop() {
+        let mut left = (self.dirty.len() * 2).max(FLUSH_STEP);
+        while left > 0
+            && let Some(slot) = self.dirty.pop_front()
+        {
             self.with(slot, |worker, slot, session| worker.flush(slot, session, &mut writes));
+            left -= 1;
+            if left.is_multiple_of(FLUSH_STEP) && !self.inbox.is_empty() {
+                self.take_messages(messages);
+            }
         }
         if writes > 0 {
             metrics().socket_writes.inc_by(writes);

@@ -140,7 +140,7 @@ pub async fn run(
         Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
     revoke_sockets(&identity, &node);
     tokio::spawn(identity.revoked().clone().keep_polling(pool.clone()));
-    tokio::spawn(watch_safety(pool.clone(), safety_state));
+    tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
 
     let config = Arc::new(config);
     let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(move || epoch.to_string()) };
@@ -244,14 +244,26 @@ fn revoke_sockets(identity: &Identity, node: &Arc<Node>) {
     identity.revoked().on_revoked(move |profile_id, session_id| node.revoke(profile_id, session_id));
 }
 
-/// Looks once a second whether the database still keeps what it acknowledges.
-async fn watch_safety(pool: PgPool, state: SafetyState) {
+/// Looks once a second whether the database still keeps what it acknowledges, and whether it is still the one whose
+/// history clients hold: after an outage its identity is compared anew, and `haus epoch new` is noticed.
+async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
+    let mut was_away = false;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if let Err(error) = safety::recheck(&pool, &state).await
-            && !matches!(error, DbError::Unavailable(_))
-        {
-            tracing::warn!(%error, "the database's settings could not be read");
+        match safety::recheck(&pool, &state).await {
+            Ok(_) => {}
+            Err(DbError::Unavailable(_)) => {
+                was_away = true;
+                continue;
+            }
+            Err(error) => tracing::warn!(%error, "the database's settings could not be read"),
+        }
+        let read = if was_away { epoch::load(&pool).await.map(Some) } else { epoch::current(&pool).await };
+        if let Ok(found) = read {
+            was_away = false;
+            if let Some(epoch) = found {
+                node.keep_epoch(&epoch.to_string());
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod courier;
+mod cluster;
 mod deploy;
 mod idempotency;
 mod identity;
@@ -11,11 +12,17 @@ mod limits;
 mod log;
 mod members;
 mod messages;
+mod page;
 mod people;
 mod ports;
+mod protocol_doc;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod sends;
+mod services;
+mod socket;
+mod sockets;
 mod store;
 mod support;
 mod threads;

@@ -191,11 +191,21 @@ impl<'a> Judge<'a> {
         let found = self.position(client, stream).deliver(seq, due);
         self.name(found, client, stream, seq, "came again or late");
         if let StreamId::Thread(thread) = stream {
-            let found = self.compare(&thread, seq, kind, body);
-            self.name(found, client, stream, seq, "is not what the log has");
+            self.seen(client, thread, seq, kind, body);
             let allowed = self.truth.profile(client).is_some_and(|profile| self.truth.may_see(&thread, &profile, seq));
             let found = (!allowed).then_some(Anomaly::Unauthorised);
             self.name(found, client, stream, seq, "outside every stay");
+        }
+    }
+
+    fn seen(&mut self, client: u32, thread: Uuid, seq: u64, kind: &str, body: Option<(Uuid, u64)>) {
+        let stream = StreamId::Thread(thread);
+        match (self.compare(&thread, seq, kind, body), body) {
+            (Some(Anomaly::Phantom), Some(body)) => {
+                let what = format!("client {client}, {stream} at {seq}: is not in the log");
+                self.sends.seen_unlogged(body, self.line, what);
+            }
+            (found, _) => self.name(found, client, stream, seq, "is not what the log has"),
         }
     }
 
@@ -253,8 +263,7 @@ impl<'a> Judge<'a> {
         }
         for message in messages {
             let body = message.nonce.map(|nonce| (nonce, message.hash));
-            let found = self.compare(&thread, message.seq, "message.created", body);
-            self.name(found, client, stream, message.seq, "page differs from the log");
+            self.seen(client, thread, message.seq, "message.created", body);
             let stays = self.truth.stays(&thread, &profile);
             let before = stays.first().is_some_and(|stay| message.seq < stay.join);
             let allowed = before || self.truth.may_see(&thread, &profile, message.seq);

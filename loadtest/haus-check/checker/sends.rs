@@ -32,6 +32,7 @@ pub struct Sends {
     attempts: HashMap<Body, Attempts>,
     in_flight: HashMap<Body, String>,
     known: HashSet<Uuid>,
+    unlogged: Vec<(Body, u64, String)>,
     acked_head: HashMap<Uuid, u64>,
 }
 
@@ -64,6 +65,11 @@ impl Sends {
         if let Some(attempts) = self.attempts.get_mut(&(nonce, hash)) {
             attempts.delivered_at_us.get_or_insert(t_us);
         }
+    }
+
+    /// A message was seen that the log has not: a phantom, unless it was acknowledged and so is lost (A1).
+    pub fn seen_unlogged(&mut self, body: Body, line: u64, what: String) {
+        self.unlogged.push((body, line, what));
     }
 
     /// Highest acknowledged `seq` of the thread so far.
@@ -113,11 +119,16 @@ impl Sends {
                 Some(attempts) if attempts.sent > 0 && attempts.refused >= attempts.sent => {
                     report.found(Anomaly::FalseNegative, 0, &format!("{thread} {seq}: refused send {nonce} is there"));
                 }
-                Some(_) => {}
-                None if self.known.contains(&nonce) => {
+                Some(attempts) if attempts.sent > 0 => {}
+                _ if self.known.contains(&nonce) => {
                     report.found(Anomaly::Divergence, 0, &format!("{thread} {seq}: {nonce} has another body"));
                 }
-                None => report.found(Anomaly::Phantom, 0, &format!("{thread} {seq}: nobody sent {nonce}")),
+                _ => report.found(Anomaly::Phantom, 0, &format!("{thread} {seq}: nobody sent {nonce}")),
+            }
+        }
+        for (body, line, what) in &self.unlogged {
+            if !self.attempts.get(body).is_some_and(|attempts| attempts.acked) {
+                report.found(Anomaly::Phantom, *line, what);
             }
         }
         let between = self.attempts.values().filter(|attempts| {
@@ -125,6 +136,9 @@ impl Sends {
             let untold = late.is_some_and(|(stop, seen)| seen >= stop + PUBLISH_GRACE_US);
             attempts.sent == 2 && attempts.dup_acked && attempts.was_killed && untold
         });
-        report.obligations.kill_between_commit_and_publish += between.count() as u64;
+        let between = between.count() as u64;
+        report.obligations.kill_between_commit_and_publish += between;
+        // What nobody published can only have come from the log.
+        report.obligations.hole_filled_from_log += between;
     }
 }

@@ -126,8 +126,10 @@ pub async fn is_seeded(database: &Database) -> Result<bool, CliError> {
 pub async fn seed(database: &Database, keys: &Keys, passwords: &Passwords) -> Result<(), CliError> {
     let community = read()?;
     let mut connection = connect(database).await?;
+    // One commit for all: a disk that syncs slowly is waited for once.
+    let mut transaction = connection.begin().await?;
     for house in &community.houses {
-        insert_house(&mut connection, house).await?;
+        insert_house(&mut transaction, house).await?;
     }
     let sealer = Sealer::new(keys)?;
     let hasher = Hasher::new(PasswordCost::OWASP, 2)?;
@@ -136,15 +138,16 @@ pub async fn seed(database: &Database, keys: &Keys, passwords: &Passwords) -> Re
             Some(password) => Some(hasher.hash(password.clone()).await?),
             None => None,
         };
-        insert_person(&mut connection, &sealer, person, hash).await?;
+        insert_person(&mut transaction, &sealer, person, hash).await?;
     }
     let checker = SendChecker::new(&keys.message_mac);
     let now = Utc::now();
     for thread in &community.threads {
-        insert_thread(&mut connection, thread).await?;
-        let newest = insert_messages(&mut connection, &checker, thread, now).await?;
-        mark_read(&mut connection, thread, newest).await?;
+        insert_thread(&mut transaction, thread).await?;
+        let newest = insert_messages(&mut transaction, &checker, thread, now).await?;
+        mark_read(&mut transaction, thread, newest).await?;
     }
+    transaction.commit().await?;
     connection.close().await?;
     Ok(())
 }

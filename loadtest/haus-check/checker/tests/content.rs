@@ -51,6 +51,8 @@ fn a5_divergence() {
 
 #[test]
 fn a6_phantom() {
+    expect("a1-not-a6", vec![send(1), got(1, 1), ack(1, 1)], &["A1"]);
+    expect("a6-ack-without-send", vec![ack(1, 1), log(1, 1)], &["A6"]);
     expect("a6-never-committed", vec![send(1), got(1, 1)], &["A6"]);
     expect("a6-refused-and-seen", vec![send(1), nack(1), got(1, 1)], &["A6"]);
     expect("a6-nobody-sent", vec![got(1, 1), log(1, 1)], &["A6"]);

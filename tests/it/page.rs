@@ -1,0 +1,115 @@
+//! The page in a real Chromium against the true program with its embedded default, restarted under it; and the client
+//! library's own tests under Node. Needs `node` and `chromium`, which `make test` provides.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// A drain of the default length would only make the test slow.
+const DRAIN_MS: &str = "500";
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// `haus serve` with a folder of its own and no `DATABASE_URL`: the private Postgres, seeded.
+struct Program {
+    folder: PathBuf,
+    listen: String,
+    child: Option<Child>,
+}
+
+impl Program {
+    fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("haus-page-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut program = Self { folder, listen: format!("127.0.0.1:{port}"), child: None };
+        program.resume();
+        program
+    }
+
+    fn resume(&mut self) {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", env!("CARGO_BIN_EXE_haus"), "serve"]);
+        for name in ["DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_REPLICA_URL", "REDIS_URL", "HAUS_SECRET_KEY"] {
+            command.env_remove(name);
+        }
+        command.env("HAUS_LISTEN", &self.listen).env("HAUS_DATA_DIR", self.folder.join("data"));
+        command.env("HAUS_DRAIN_MS", DRAIN_MS).env("HAUS_LOG", "warn").stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        self.child = Some(child);
+        let ready = lines.next().expect("haus serve ends before it is ready").unwrap();
+        assert!(ready.contains(r#""ready":true"#), "{ready}");
+    }
+
+    fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "haus does not end on SIGTERM");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// E-mail and password of those who can log in, as the program leaves them for people.
+    fn logins(&self) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(self.folder.join("data/logins.txt")).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let is_email = |word: &str| word.contains('@');
+        words.windows(2).filter(|pair| is_email(pair[0])).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn the_client_library_passes_its_own_tests() {
+    let folder = Path::new(ROOT).join("clients/js/test");
+    let files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let tests = files.iter().filter(|path| path.to_string_lossy().ends_with(".test.js"));
+    let output = Command::new("node").arg("--test").args(tests).output().expect("node runs (Debian package nodejs)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn two_browsers_chat_and_lose_nothing_when_the_server_restarts() {
+    let mut program = Program::start();
+    let logins = program.logins();
+    assert!(logins.len() >= 2, "fewer than two logins in logins.txt");
+    let mut browser = Command::new("node")
+        .arg(Path::new(ROOT).join("tests/browser/chat.mjs"))
+        .arg(format!("http://{}", program.listen))
+        .args([&logins[0].0, &logins[0].1, &logins[1].0, &logins[1].1])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node runs (Debian package nodejs)");
+    let mut answers = browser.stdin.take().unwrap();
+    let mut told = Vec::new();
+    for line in BufReader::new(browser.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line == "RESTART" {
+            program.stop();
+            program.resume();
+            writeln!(answers, "OK").unwrap();
+        }
+        told.push(line);
+    }
+    let status = browser.wait().unwrap();
+    assert!(status.success() && told.iter().any(|line| line == "PASS"), "{}", told.join("\n"));
+}
