@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 3
 SECONDS_EACH ?= 20
 
-.PHONY: build run test check cargo-test js-test chaos bench bench-db load need-build need-run need-test
+.PHONY: build run test check cargo-test js-test chaos saboteur bench bench-db load need-build need-run need-test
 
 build: need-build
 	$(CARGO) build --release --locked --features tools
@@ -41,6 +41,12 @@ CHAOS_PROFILE ?= release
 chaos: need-test
 	$(CARGO) build --locked --features tools --bin haus --bin haus-chaos $(if $(filter release,$(CHAOS_PROFILE)),--release)
 	$(TARGET)/$(CHAOS_PROFILE)/haus-chaos --seeds $(SEEDS) --seconds $(SECONDS_EACH)
+
+# Every planted bug must be caught under its name; then the same plans without them, where nothing may be found.
+saboteur: need-test
+	$(CARGO) build --locked --features tools,saboteur --target-dir $(TARGET)/saboteur --bin haus --bin haus-chaos
+	$(TARGET)/saboteur/debug/haus-chaos --saboteur
+	$(TARGET)/saboteur/debug/haus-chaos --saboteur --control
 
 bench: need-test
 	loadtest/bench.sh
