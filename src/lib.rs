@@ -8,14 +8,14 @@
 //! | `cli`       | everything                                                                   |
 //! | `startup`   | everything but `cli`                                                         |
 //! | `http`      | `identity messaging realtime courier store protocol updates limits config telemetry shutdown` |
-//! | `realtime`  | `courier protocol updates limits telemetry` and traits it declares itself    |
-//! | `messaging` | `store protocol updates telemetry`                                           |
+//! | `realtime`  | `courier protocol updates limits telemetry saboteur` and traits it declares itself |
+//! | `messaging` | `store protocol updates telemetry saboteur`                                  |
 //! | `identity`  | `store protocol telemetry`                                                   |
 //! | `courier`   | `updates telemetry`                                                          |
 //! | `limits`    | `telemetry`                                                                  |
 //! | `store`     | `config telemetry`                                                           |
 //! | `updates`   | `protocol`                                                                   |
-//! | `protocol` `config` `telemetry` `shutdown` | nothing here                                  |
+//! | `protocol` `config` `telemetry` `shutdown` `saboteur` | nothing here                                  |
 
 pub mod config;
 pub mod courier;
@@ -25,6 +25,7 @@ pub mod limits;
 pub mod messaging;
 pub mod protocol;
 pub mod realtime;
+pub mod saboteur;
 pub mod startup;
 pub mod store;
 pub mod telemetry;

@@ -1,8 +1,31 @@
 //! The planted bugs and how to provoke each: name in `HAUS_SABOTEUR`, a workload and strikes that make it bite, and the
 //! anomalies under any of which the checker must catch it. The bugs themselves live in the server, behind the feature
-//! `saboteur`; this table knows only their names.
+//! `saboteur`, and in `saboteur/*.sql`, which changes the database's function; this table knows only their names.
 
 use crate::plan::{Plan, Strike, Workload};
+
+/// The setting that names the planted bug.
+pub const SWITCH: &str = "HAUS_SABOTEUR";
+
+macro_rules! planted {
+    ($file:literal) => {
+        concat!(include_str!("saboteur/swap.sql"), include_str!(concat!("saboteur/", $file)))
+    };
+}
+
+/// The bugs that live in the database's own function, as statements for its owner.
+const STATEMENTS: &[(&str, &str)] = &[
+    ("nonce-before-lock", planted!("nonce-before-lock.sql")),
+    ("refused-row-number", planted!("refused-row-number.sql")),
+    ("sequence-not-lock", planted!("sequence-not-lock.sql")),
+];
+
+/// What the database's owner has to run for the bug that these settings of the nodes name, where it is one of the
+/// database's.
+pub fn statements(settings: &[(String, String)]) -> Option<&'static str> {
+    let (_, bug) = settings.iter().find(|(name, _)| name == SWITCH)?;
+    STATEMENTS.iter().find(|(name, _)| name == bug).map(|(_, statements)| *statements)
+}
 
 /// One planted bug.
 #[derive(Debug)]
@@ -79,7 +102,8 @@ fn readers() -> Workload {
 
 const POSTGRES_DIES: &[(u64, Strike)] =
     &[(700, Strike::PostgresCrash { down_ms: 100 }), (700, Strike::PostgresKill { down_ms: 100 })];
-const REDIS_DIES: &[(u64, Strike)] = &[(800, Strike::RedisKill { down_ms: 600 })];
+/// Short pauses, so that the load ends soon after Redis is back: what was lost last is followed by nothing.
+const REDIS_DIES: &[(u64, Strike)] = &[(50, Strike::RedisKill { down_ms: 2500 })];
 const CUTS: &[(u64, Strike)] = &[(400, Strike::CutSockets { node: 0 }), (400, Strike::CutSockets { node: 1 })];
 const NONE: &[(u64, Strike)] = &[];
 
@@ -121,7 +145,18 @@ pub const BUGS: &[Bug] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::BUGS;
+    use super::{BUGS, STATEMENTS, SWITCH};
+
+    #[test]
+    fn statements_belong_to_bugs() {
+        for (name, statements) in STATEMENTS {
+            assert!(BUGS.iter().any(|bug| bug.name == *name), "{name}");
+            assert!(statements.contains("pg_temp.swap("), "{name}");
+            let settings = [(SWITCH.to_owned(), (*name).to_owned())];
+            assert_eq!(super::statements(&settings), Some(*statements));
+        }
+        assert_eq!(super::statements(&[(SWITCH.to_owned(), "cursor-ge".to_owned())]), None);
+    }
 
     #[test]
     fn names_are_unique_and_expectations_are_keys_of_the_report() {

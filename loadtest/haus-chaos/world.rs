@@ -13,6 +13,7 @@ use crate::rig::node::{Node, Settings};
 use crate::rig::postgres::Postgres;
 use crate::rig::proxy::{FaultProxy, Faults};
 use crate::rig::redis::Redis;
+use crate::saboteur;
 use crate::session::Door;
 use crate::wire::Person;
 
@@ -66,6 +67,9 @@ impl World {
         settings.extra.extend_from_slice(extra);
         let mut world = Self { nodes: Vec::new(), proxies: Vec::new(), redis, postgres, settings };
         tokio::task::block_in_place(|| world.settings.run(&["migrate"]).map(|_| ()))?;
+        if let Some(statements) = saboteur::statements(extra) {
+            tokio::task::block_in_place(|| world.postgres.query(DATABASE, statements))?;
+        }
         for number in 1..=nodes {
             let node = tokio::task::block_in_place(|| Node::start(&world.settings, &format!("n{number}")))?;
             world.proxies.push(FaultProxy::start(node.address(), seed).await?);

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::db;
 use super::send::{Outcome, SendRequest, append};
 use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::saboteur::{self, Bug, LATE_COMMIT_MS};
 use crate::telemetry::metrics;
 use crate::updates::Update;
 
@@ -230,6 +231,11 @@ impl<R: Send + 'static> Batcher<R> {
     }
 
     async fn call(&self, requests: &[SendRequest], left: Duration) -> Result<(Vec<Outcome>, Vec<Update>), CallError> {
+        // Planted: sockets or senders hear of it before the commit.
+        if saboteur::plants(Bug::PublishBeforeCommit) || saboteur::plants(Bug::AckBeforeCommit) {
+            let ran = self.run_ahead(requests).await;
+            return ran.map_err(|error| CallError::Unavailable(error.to_string()));
+        }
         let mut connection = match tokio::time::timeout(left, self.pool.acquire()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(CallError::Unavailable(error.to_string())),
@@ -251,6 +257,24 @@ impl<R: Send + 'static> Batcher<R> {
                 Err(CallError::Unavailable("no answer in time".into()))
             }
         }
+    }
+
+    /// Planted: the call in a transaction whose commit comes late. Its updates are published before it, or its answers
+    /// are given and nobody waits for it.
+    async fn run_ahead(&self, requests: &[SendRequest]) -> Result<(Vec<Outcome>, Vec<Update>), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        let (outcomes, updates) = append(&mut transaction, requests).await?;
+        let commit = async move {
+            tokio::time::sleep(Duration::from_millis(LATE_COMMIT_MS)).await;
+            transaction.commit().await
+        };
+        if saboteur::plants(Bug::AckBeforeCommit) {
+            tokio::spawn(commit);
+            return Ok((outcomes, updates));
+        }
+        self.sink.committed(updates, Vec::new());
+        commit.await?;
+        Ok((outcomes, Vec::new()))
     }
 
     /// Answers sends that waited past the deadline, so that a stalled database is told within 2 s.

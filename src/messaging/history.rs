@@ -14,6 +14,7 @@ use super::render_log::{media_type, message_type, time};
 use super::rows::{Membership, membership, people, select_from};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{Message, ThreadMember, ThreadRow};
+use crate::saboteur::{self, Bug, STALE_MS};
 
 /// Most messages of one page.
 pub const PAGE_MESSAGES: i64 = 100;
@@ -103,6 +104,11 @@ pub async fn history(pool: &PgPool, actor: Uuid, thread: Uuid, range: Range, lim
     let read = || {
         let Some((head, rest)) = rows.split_first() else { return Ok(None) };
         let mut messages: Vec<Message> = rest.iter().map(|row| message(row, thread)).collect::<Result<_, _>>()?;
+        // Planted: the page comes from a copy that is behind.
+        if saboteur::plants(Bug::StaleHistory) {
+            let copied = Utc::now() - chrono::TimeDelta::milliseconds(STALE_MS);
+            messages.retain(|message| message.sent_at.0 < copied);
+        }
         messages.sort_unstable_by_key(|message| message.no);
         let split = messages.partition_point(|message| message.no < page.before);
         let (lower, upper) = (split as i64, (messages.len() - split) as i64);

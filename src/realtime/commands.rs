@@ -305,6 +305,9 @@ impl Worker {
             None
         };
         if let Some(refusal) = refusal {
+            if session.phase == Phase::New && refusal.code == ErrorCode::Unauthenticated {
+                return self.auth_failed(slot, session, id, &refusal);
+            }
             return self.refuse(slot, session, id, "auth", &refusal);
         }
         let Some(credential) = given.or(kept) else { return };
@@ -319,7 +322,7 @@ impl Worker {
     }
 
     pub(super) fn auth_failed(&mut self, slot: u32, session: &mut Session, id: Option<u64>, refusal: &Refusal) {
-        session.push(reply::err(id, "auth", refusal));
+        self.refuse(slot, session, id, "auth", refusal);
         let refreshing = session.phase == Phase::Live;
         match refusal.code {
             // A live socket keeps its old token until that expires.

@@ -17,6 +17,7 @@ use super::session::{Behind, CatchUp, NOWHERE, Phase, Session};
 use super::worker::Worker;
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::reply;
+use crate::saboteur::{self, Bug, TRUNCATED_UPDATES};
 use crate::telemetry::metrics;
 use crate::updates::{StreamId, Touch, Update};
 
@@ -28,6 +29,8 @@ pub(super) struct Local {
     pub stream: StreamId,
     /// Runs up to here were delivered to `members`; `UNSET` until the hub was asked for the first time.
     pub delivered: u64,
+    /// Which life of the hub's feed `delivered` is about; runs of an earlier one, still under way, are for nobody.
+    pub incarnation: u64,
     /// Sessions that are live.
     pub members: Vec<u32>,
     /// Sessions that are live from a position above `delivered` on: runs still under way reach them only from there.
@@ -48,11 +51,24 @@ enum After {
     Wait(Uuid),
 }
 
+/// How a page ended for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Through,
+    /// The session has left the stream.
+    Left,
+    /// The rest waits until a thread was left.
+    Waits,
+}
+
 impl Worker {
     /// A run of a stream: to every live member, once.
     pub(super) fn deliver(&mut self, run: &Run) {
         let number = self.local_of(run.stream);
         let Some(local) = self.locals.get_mut(number as usize) else { return };
+        if local.incarnation != run.incarnation {
+            return;
+        }
         let seen = run.updates.partition_point(|update| update.seq <= local.delivered);
         let mut fresh = &run.updates[seen..];
         let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return };
@@ -98,6 +114,10 @@ impl Worker {
             }
         }
         metrics().deliveries.inc_by((local.members.len() - lost.len()) as u64 * group.len() as u64);
+        // Planted: what does not fit is gone.
+        if saboteur::plants(Bug::DropFullQueue) {
+            lost.clear();
+        }
         for slot in lost {
             self.with(slot, |worker, slot, session| worker.fall_behind(slot, session, stream, from - 1));
         }
@@ -136,7 +156,7 @@ impl Worker {
                 After::Left => self.with(slot, |worker, slot, session| worker.left(slot, session, update.stream)),
                 After::Wait(thread) => self.with(slot, |worker, slot, session| {
                     worker.detach(slot, session, update.stream);
-                    let plan = StreamPlan::live(update.stream, update.seq - 1);
+                    let plan = StreamPlan { known: update.seq, ..StreamPlan::live(update.stream, update.seq - 1) };
                     worker.queue_behind(session, Behind { plan, after: Some(thread) });
                 }),
             }
@@ -146,8 +166,9 @@ impl Worker {
 
     /// Writes a touching update to one live session and says what follows from it.
     fn touch(&mut self, slot: u32, session: &mut Session, update: &Update) -> After {
-        if let Touch::Removed { thread, .. } = update.touch
-            && self.is_in(session, StreamId::Thread(thread))
+        if let Touch::Removed { thread, seq } = update.touch
+            && self.is_before(slot, session, StreamId::Thread(thread), seq)
+            && !stays_are_ignored()
         {
             return After::Wait(thread);
         }
@@ -157,6 +178,8 @@ impl Worker {
             return After::Go;
         }
         match &update.touch {
+            // Planted: the one who left goes on listening.
+            Touch::Left(_) if saboteur::plants(Bug::KickNotApplied) => After::Go,
             Touch::Left(profiles) if profiles.contains(&session.profile_id) => After::Left,
             Touch::Added { thread, seq } => {
                 let stream = StreamId::Thread(*thread);
@@ -174,11 +197,15 @@ impl Worker {
         if session.phase == Phase::Closing {
             return;
         }
+        if !self.is_live(session, update.stream) {
+            // It fell behind a moment ago: this comes from the log, after what it missed.
+            return;
+        }
         if session.outbox.has_room(update.frame.len()) {
             session.outbox.push(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
-        } else if self.is_live(session, update.stream) {
+        } else if !saboteur::plants(Bug::DropFullQueue) {
             self.fall_behind(slot, session, update.stream, update.seq - 1);
         }
     }
@@ -186,6 +213,20 @@ impl Worker {
     /// Whether the session is live or behind in a stream.
     pub(super) fn is_in(&self, session: &Session, stream: StreamId) -> bool {
         self.is_live(session, stream) || session.is_behind_in(stream)
+    }
+
+    /// Whether `seq` of a stream is still to come to this session. A person who has left and joined again is in the
+    /// stream, and past the leave.
+    fn is_before(&self, slot: u32, session: &Session, stream: StreamId, seq: u64) -> bool {
+        if let Some(plan) = session.behind_in(stream) {
+            return plan.snapshot || plan.since < seq;
+        }
+        if !self.is_live(session, stream) {
+            return false;
+        }
+        let Some(local) = self.locals.get(self.local_of(stream) as usize) else { return false };
+        let young = local.young.iter().find(|(member, _)| *member == slot);
+        young.map_or(local.delivered, |(_, position)| *position) < seq
     }
 
     fn is_live(&self, session: &Session, stream: StreamId) -> bool {
@@ -212,7 +253,7 @@ impl Worker {
     }
 
     fn new_local(&mut self, stream: StreamId) -> u32 {
-        let local = Local { stream, delivered: UNSET, members: Vec::new(), young: Vec::new(), behind: 0 };
+        let local = Local { stream, delivered: UNSET, incarnation: 0, members: Vec::new(), young: Vec::new(), behind: 0 };
         let number = match self.free_locals.pop() {
             Some(number) => {
                 self.locals[number as usize] = local;
@@ -288,6 +329,11 @@ impl Worker {
         if let Some(open) = &mut session.open {
             open.retain(|thread| *thread != stream.uuid());
         }
+        self.free_waiting(session, stream);
+    }
+
+    /// What waited for a position of `stream` looks at it again.
+    fn free_waiting(&mut self, session: &mut Session, stream: StreamId) {
         let mut freed = Vec::new();
         if let Some(catch_up) = &mut session.catch_up {
             for behind in &mut catch_up.queue {
@@ -324,15 +370,21 @@ impl Worker {
         let StreamPlan { stream, since, known, snapshot, .. } = behind.plan;
         let addr = self.addr(slot, session);
         if !snapshot {
-            let attach = self.shared.hub.attach(self.index, stream, since, known);
+            let (attach, incarnation) = self.shared.hub.attach(self.index, stream, since, known);
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
-            self.expect_runs(stream, *head);
+            self.expect_runs(stream, *head, incarnation);
             match attach {
-                Attach::Live { updates, reached, .. } => {
+                Attach::Live { mut updates, reached, .. } => {
+                    // Planted: the rest of a long resume is left out.
+                    if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                        updates.truncate(TRUNCATED_UPDATES);
+                    }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    self.reached(session, &behind.plan, reached);
-                    self.push_page(slot, session, &updates);
+                    let (_, end) = self.push_page(slot, session, &updates, &behind.plan);
+                    if end != End::Waits {
+                        self.reached(session, &behind.plan, reached);
+                    }
                     return false;
                 }
                 Attach::Behind { head } if head - since <= MISSED_UPDATES || behind.plan.resumed => {
@@ -349,12 +401,13 @@ impl Worker {
     }
 
     /// The hub has noted this worker's interest while the feed stood at `head`: runs come from there on.
-    fn expect_runs(&mut self, stream: StreamId, head: u64) {
+    fn expect_runs(&mut self, stream: StreamId, head: u64, incarnation: u64) {
         let number = self.local_of(stream);
         if let Some(local) = self.locals.get_mut(number as usize)
-            && local.delivered == UNSET
+            && (local.delivered == UNSET || local.incarnation != incarnation)
         {
             local.delivered = head;
+            local.incarnation = incarnation;
         }
     }
 
@@ -374,27 +427,29 @@ impl Worker {
     }
 
     /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
-    /// Returns the position written, and how it ended.
-    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
+    /// Returns the position written, and how it ended; what waits keeps the rest of `from`.
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], from: &StreamPlan) -> (u64, End) {
         let mut position = 0;
         for update in updates {
-            if let Touch::Removed { thread, .. } = update.touch
-                && self.is_in(session, StreamId::Thread(thread))
+            if let Touch::Removed { thread, seq } = update.touch
+                && self.is_before(slot, session, StreamId::Thread(thread), seq)
+                && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
-                let plan = StreamPlan::live(update.stream, update.seq - 1);
+                let known = from.known.max(update.seq);
+                let plan = StreamPlan { since: update.seq - 1, known, ..from.clone() };
                 self.queue_behind(session, Behind { plan, after: Some(thread) });
-                return (position, true);
+                return (position, End::Waits);
             }
             session.push(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
             position = update.seq;
             match &update.touch {
-                Touch::Left(profiles) if profiles.contains(&session.profile_id) => {
+                Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
                     self.release_waiting(session, update.stream);
-                    return (position, true);
+                    return (position, End::Left);
                 }
                 Touch::Added { thread, seq } if !self.is_in(session, StreamId::Thread(*thread)) => {
                     let stream = StreamId::Thread(*thread);
@@ -404,7 +459,7 @@ impl Worker {
                 _ => {}
             }
         }
-        (position, false)
+        (position, End::Through)
     }
 
     /// A page of the log came.
@@ -439,13 +494,28 @@ impl Worker {
                 return self.pump(slot, session);
             }
         }
-        let (position, ended) = self.push_page(slot, session, &updates);
-        if ended {
-            self.reached(session, &behind.plan, position.max(since));
-            self.forget_behind(stream);
-        } else {
-            behind.plan.since = position;
-            session.catch_up.get_or_insert_default().queue.push_front(behind);
+        let brought = match updates.len() {
+            // Planted: the first updates of a resume are all of it.
+            many if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed => {
+                &updates[..many.min(TRUNCATED_UPDATES)]
+            }
+            _ => &updates[..],
+        };
+        let (position, end) = self.push_page(slot, session, brought, &behind.plan);
+        match end {
+            End::Through => {
+                behind.plan.since = position;
+                // Planted: the rest of a long resume is left out.
+                if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                    behind.plan.since = behind.plan.known.max(position);
+                }
+                session.catch_up.get_or_insert_default().queue.push_front(behind);
+            }
+            End::Left => {
+                self.reached(session, &behind.plan, position.max(since));
+                self.forget_behind(stream);
+            }
+            End::Waits => self.forget_behind(stream),
         }
         self.pump(slot, session);
     }
@@ -454,12 +524,15 @@ impl Worker {
     fn reset_rest(&mut self, session: &mut Session, current: Behind) {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
         catch_up.queue.push_front(current);
+        let mut jumped = Vec::new();
         for behind in catch_up.queue.iter_mut().filter(|behind| behind.plan.resumed) {
             behind.plan.resumed = false;
             behind.plan.snapshot = false;
             behind.plan.since = behind.plan.known;
             catch_up.resume.get_or_insert_default().reset.push(behind.plan.stream);
+            jumped.push(behind.plan.stream);
         }
+        jumped.into_iter().for_each(|stream| self.free_waiting(session, stream));
     }
 
     /// A snapshot came.
@@ -481,6 +554,7 @@ impl Worker {
                 catch_up.queue.push_front(behind);
                 session.push(frame);
                 self.mark_dirty_session(slot, session);
+                self.free_waiting(session, stream);
             }
             Err(refusal) if refusal.code == ErrorCode::NotFound => {
                 // No member any more: the user stream tells the rest.
@@ -540,7 +614,11 @@ impl Worker {
             owed.reset.extend(answer.reset);
             owed.denied.extend(answer.denied);
         }
-        for plan in plans {
+        for mut plan in plans {
+            // Planted: the update at the position comes once more.
+            if saboteur::plants(Bug::CursorGe) && plan.resumed {
+                plan.since = plan.since.saturating_sub(1);
+            }
             if self.is_live(session, plan.stream) {
                 self.note_behind(plan.stream);
                 self.detach(slot, session, plan.stream);
@@ -628,6 +706,11 @@ impl Worker {
 #[derive(serde::Serialize)]
 struct LagBody {
     streams: [String; 1],
+}
+
+/// Planted: the end of a stay ends nothing here, and nothing may wait for it.
+fn stays_are_ignored() -> bool {
+    saboteur::plants(Bug::KickNotApplied) || saboteur::plants(Bug::NoRecheckOnResume)
 }
 
 /// A stream's name on the wire.

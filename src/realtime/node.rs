@@ -182,6 +182,23 @@ impl Node {
         }
     }
 
+    /// The epoch as the database has it. Where it is another one, committed history was lost: every feed and socket starts
+    /// anew (4010).
+    pub fn keep_epoch(&self, epoch: &str) {
+        {
+            let mut held = self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+            if *held == epoch {
+                return;
+            }
+            epoch.clone_into(&mut held);
+        }
+        tracing::warn!(epoch, "the epoch changed: all sockets start anew");
+        self.shared.hub.clear();
+        for inbox in self.shared.hub.inboxes() {
+            inbox.push(ToWorker::CloseAll { code: CloseCode::EpochChanged, spread_ms: SPREAD_MS });
+        }
+    }
+
     /// Since when the log was last read through the poll.
     pub fn poll_age(&self) -> Option<Duration> {
         self.repairs.last_poll(self.started).map(|at| at.elapsed())

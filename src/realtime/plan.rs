@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::inbox::ResumeAnswer;
+use crate::saboteur::{self, Bug};
 use crate::updates::StreamId;
 
 /// Missed updates of one stream above which a snapshot is sent instead.
@@ -67,6 +68,11 @@ pub fn judge(
             },
         };
         let Some(position) = positions.get(&stream) else {
+            // Planted: the client's word counts.
+            if saboteur::plants(Bug::NoRecheckOnResume) {
+                plans.push(StreamPlan { resumed: true, ..StreamPlan::live(stream, *since) });
+                continue;
+            }
             answer.denied.push(name.clone());
             continue;
         };

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::LogReader;
 use super::hub::Hub;
 use crate::courier::{Courier, Health};
+use crate::saboteur::{self, Bug};
 use crate::telemetry::metrics;
 use crate::updates::StreamId;
 
@@ -102,7 +103,10 @@ pub fn spawn(
     started: Instant,
 ) {
     tokio::spawn(fill(hub.clone(), repairs.clone(), log.clone()));
-    tokio::spawn(poll(hub, repairs, log, courier, started));
+    // Planted: what a lost connection kept from this node is never looked for.
+    if !saboteur::plants(Bug::IgnoreDisconnect) {
+        tokio::spawn(poll(hub, repairs, log, courier, started));
+    }
 }
 
 async fn fill(hub: Arc<Hub>, repairs: Arc<Repairs>, log: Arc<dyn LogReader>) {

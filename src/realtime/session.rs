@@ -173,11 +173,16 @@ impl Session {
         }
     }
 
+    /// The plan of a stream that waits to be caught up.
+    pub fn behind_in(&self, stream: StreamId) -> Option<&StreamPlan> {
+        let catch_up = self.catch_up.as_ref()?;
+        let mut all = catch_up.reading.iter().chain(&catch_up.queue);
+        all.find(|behind| behind.plan.stream == stream).map(|behind| &behind.plan)
+    }
+
     /// Whether a stream waits to be caught up.
     pub fn is_behind_in(&self, stream: StreamId) -> bool {
-        self.catch_up.as_ref().is_some_and(|catch_up| {
-            catch_up.reading.iter().chain(&catch_up.queue).any(|behind| behind.plan.stream == stream)
-        })
+        self.behind_in(stream).is_some()
     }
 
     /// A stream that is being caught up shall be named in `resumed`.

@@ -18,6 +18,29 @@ const GRACE_MS: i64 = 25_000;
 /// Streams in one `hb` besides the user stream and open threads.
 const HEADS: usize = 32;
 
+/// How a token stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Validity {
+    Good,
+    /// The client is told; after the expiry (`in_ms` 0) everything still works for the grace.
+    Expiring {
+        in_ms: i64,
+    },
+    Over,
+}
+
+/// Both times unix, milliseconds.
+fn validity(now_ms: i64, expires_at_ms: i64) -> Validity {
+    let left_ms = expires_at_ms.saturating_sub(now_ms);
+    if left_ms > EXPIRING_MS {
+        Validity::Good
+    } else if left_ms >= -GRACE_MS {
+        Validity::Expiring { in_ms: left_ms.max(0) }
+    } else {
+        Validity::Over
+    }
+}
+
 impl Worker {
     /// Looks at the next sessions' clocks.
     pub(super) fn sweep(&mut self) {
@@ -68,20 +91,20 @@ impl Worker {
             let _ = session.outbox.flush(&mut session.socket, &mut writes);
             return self.abandon(slot, session);
         }
-        if unix_ms > session.expires_at_unix_ms + GRACE_MS {
+        let validity = validity(unix_ms, session.expires_at_unix_ms);
+        if validity == Validity::Over {
             return self.close(slot, session, CloseCode::Unauthenticated, None);
         }
-        if !session.expiring_told && unix_ms + EXPIRING_MS >= session.expires_at_unix_ms {
+        if let Validity::Expiring { in_ms } = validity
+            && !session.expiring_told
+        {
             #[derive(Serialize)]
             #[serde(rename_all = "camelCase")]
             struct Expiring {
                 in_ms: i64,
             }
             session.expiring_told = true;
-            session.push(reply::notice(
-                "auth.expiring",
-                &Expiring { in_ms: (session.expires_at_unix_ms - unix_ms).max(0) },
-            ));
+            session.push(reply::notice("auth.expiring", &Expiring { in_ms }));
             self.mark_dirty_session(slot, session);
         }
         if self.now_ms >= session.next_heartbeat_ms {
@@ -97,9 +120,9 @@ impl Worker {
             return self.close(slot, session, CloseCode::NoPong, None);
         }
         session.next_heartbeat_ms = self.now_ms + self.shared.options.heartbeat_ms;
-        session.unanswered += 1;
-        // Where the last beat still waits, another would only grow the queue.
+        // Where the last beat still waits, another would only grow the queue; what was not asked is not unanswered.
         if session.blocked_since_ms == 0 {
+            session.unanswered += 1;
             let heads = self.heads(session);
             session.push(reply::notice("hb", &Beat { heads }));
             session.push(frame::ping());
@@ -144,4 +167,25 @@ impl Worker {
 #[derive(Serialize)]
 struct Beat {
     heads: BTreeMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EXPIRING_MS, GRACE_MS, Validity, validity};
+
+    #[test]
+    fn a_token_expires_is_told_and_has_its_grace() {
+        let cases = [
+            (EXPIRING_MS + 1, Validity::Good),
+            (EXPIRING_MS, Validity::Expiring { in_ms: EXPIRING_MS }),
+            (1, Validity::Expiring { in_ms: 1 }),
+            (-1, Validity::Expiring { in_ms: 0 }),
+            (-GRACE_MS, Validity::Expiring { in_ms: 0 }),
+            (-GRACE_MS - 1, Validity::Over),
+        ];
+        for (left_ms, expected) in cases {
+            assert_eq!(validity(1_000_000, 1_000_000 + left_ms), expected, "{left_ms}");
+        }
+        assert_eq!(validity(1_000_000, i64::MAX), Validity::Good);
+    }
 }

@@ -374,9 +374,8 @@ impl Worker {
             FrameKind::Text => session.fragments = Some(Box::new(payload.to_vec())),
             FrameKind::Continuation => self.continuation(slot, session, fin, payload),
             FrameKind::Ping | FrameKind::Pong => {
-                session.controls = session.controls.saturating_add(1);
-                if self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S {
-                    return self.close(slot, session, CloseCode::TooMany, Some(10_000));
+                if self.is_flooding(slot, session) {
+                    return;
                 }
                 if kind == FrameKind::Ping {
                     session.push(frame::pong(payload));
@@ -390,6 +389,16 @@ impl Worker {
         }
     }
 
+    /// Counts a frame that carries nothing; a flood of them is closed.
+    fn is_flooding(&mut self, slot: u32, session: &mut Session) -> bool {
+        session.controls = session.controls.saturating_add(1);
+        let flooding = self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S;
+        if flooding {
+            self.close(slot, session, CloseCode::TooMany, Some(10_000));
+        }
+        flooding
+    }
+
     fn continuation(&mut self, slot: u32, session: &mut Session, fin: bool, payload: &[u8]) {
         let Some(mut message) = session.fragments.take() else {
             return self.close(slot, session, CloseCode::ProtocolViolation, None);
@@ -398,7 +407,9 @@ impl Worker {
             return self.close(slot, session, CloseCode::MessageTooBig, None);
         }
         message.extend_from_slice(payload);
-        session.controls = session.controls.saturating_add(1);
+        if payload.is_empty() && !fin && self.is_flooding(slot, session) {
+            return;
+        }
         if fin {
             self.text(slot, session, &message);
         } else {

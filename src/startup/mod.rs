@@ -140,7 +140,9 @@ pub async fn run(
         Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
     revoke_sockets(&identity, &node);
     tokio::spawn(identity.revoked().clone().keep_polling(pool.clone()));
-    tokio::spawn(watch_safety(pool.clone(), safety_state));
+    let partition_missing = Arc::new(AtomicBool::new(false));
+    tokio::spawn(watch_partitions(pool.clone(), partition_missing.clone()));
+    tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
 
     let config = Arc::new(config);
     let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(move || epoch.to_string()) };
@@ -151,6 +153,7 @@ pub async fn run(
         courier: courier.clone(),
         draining: draining.clone(),
         unsafe_database,
+        partition_missing,
         limits_on: config.limits_on(),
     };
     let per_address = if config.limits_on() { config.sockets_per_address } else { u32::MAX };
@@ -244,15 +247,44 @@ fn revoke_sockets(identity: &Identity, node: &Arc<Node>) {
     identity.revoked().on_revoked(move |profile_id, session_id| node.revoke(profile_id, session_id));
 }
 
-/// Looks once a second whether the database still keeps what it acknowledges.
-async fn watch_safety(pool: PgPool, state: SafetyState) {
+/// Looks once a second whether the database still keeps what it acknowledges, and whether it is still the one whose
+/// history clients hold: after an outage its identity is compared anew, and `haus epoch new` is noticed.
+async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
+    let mut was_away = false;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if let Err(error) = safety::recheck(&pool, &state).await
-            && !matches!(error, DbError::Unavailable(_))
-        {
-            tracing::warn!(%error, "the database's settings could not be read");
+        match safety::recheck(&pool, &state).await {
+            Ok(_) => {}
+            Err(DbError::Unavailable(_)) => {
+                was_away = true;
+                continue;
+            }
+            Err(error) => tracing::warn!(%error, "the database's settings could not be read"),
         }
+        let read = if was_away { epoch::load(&pool).await.map(Some) } else { epoch::current(&pool).await };
+        if let Ok(found) = read {
+            was_away = false;
+            if let Some(epoch) = found {
+                node.keep_epoch(&epoch.to_string());
+            }
+        }
+    }
+}
+
+/// Looks once an hour whether the coming month has a place for its messages; `haus migrate` makes it.
+async fn watch_partitions(pool: PgPool, missing: Arc<AtomicBool>) {
+    loop {
+        let pause = match migrate::next_partition_exists(&pool).await {
+            Ok(exists) => {
+                missing.store(!exists, Ordering::Relaxed);
+                if !exists {
+                    tracing::error!("messages of the coming month have no partition: run haus migrate");
+                }
+                Duration::from_secs(3600)
+            }
+            Err(_) => Duration::from_secs(10),
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,12 +1,14 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
 mod courier;
 mod deploy;
 mod idempotency;
 mod identity;
 mod identity_faults;
 mod identity_tokens;
+mod limits;
 mod log;
 mod members;
 mod messages;
@@ -17,6 +19,14 @@ mod protocol_doc;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod raw;
+mod rfc6455;
+mod sends;
+mod services;
+mod socket;
+mod sockets;
 mod store;
+mod streams;
 mod support;
 mod threads;
+mod tidy;

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ports::{Published, ports};
+use crate::services::Postgres;
 use clap::Parser;
 use haus::config::Config;
 use haus::http::{AppState, api_router};
@@ -18,7 +18,6 @@ use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
-const BINARIES: &str = "/usr/lib/postgresql/15/bin";
 pub const ROOT_KEY: [u8; 32] = [7; 32];
 
 /// The cluster of this process; it dies with it.
@@ -34,74 +33,27 @@ fn cluster() -> &'static Cluster {
         let (tell, told) = mpsc::channel();
         // The parent-death signal follows the thread that started the child: this one lives as long as the process.
         std::thread::spawn(move || {
-            let child = start_cluster();
-            tell.send(child.1).unwrap();
-            let mut child = child.0;
-            child.wait().unwrap();
+            let folder = folder_of("cluster");
+            remove_stale(folder.parent().unwrap());
+            let postgres = Postgres::start(folder);
+            tell.send(postgres.port).unwrap();
+            postgres.wait();
         });
         let port = told.recv_timeout(Duration::from_secs(60)).expect("Postgres starts");
         Cluster { port }
     })
 }
 
-fn start_cluster() -> (Child, u16) {
-    let folder = std::env::temp_dir().join(format!("haus-it-{}", std::process::id()));
-    remove_stale(folder.parent().unwrap());
-    std::fs::create_dir_all(&folder).unwrap();
-    let data = folder.join("data");
-    let is_root = Command::new("id").arg("-u").output().unwrap().stdout.starts_with(b"0\n");
-    if is_root {
-        assert!(Command::new("chown").arg("postgres").arg(&folder).status().unwrap().success());
-    }
-    let binary = |name: &str| {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "INT"]);
-        if is_root {
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-        }
-        command.arg(PathBuf::from(BINARIES).join(name)).current_dir(&folder);
-        command
-    };
-    let made = binary("initdb")
-        .args(["-A", "trust", "-U", "owner", "-E", "UTF8", "--no-locale", "--no-sync", "-D"])
-        .arg(&data)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let log = std::fs::File::create(folder.join("log")).unwrap();
-    let child = binary("postgres")
-        .arg("-D")
-        .arg(&data)
-        .args(["-c", "listen_addresses=127.0.0.1", "-c", &format!("port={port}"), "-c", "max_connections=200"])
-        .args(["-c", &format!("unix_socket_directories={}", folder.display())])
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !Command::new(PathBuf::from(BINARIES).join("pg_isready"))
-        .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
-        .status()
-        .unwrap()
-        .success()
-    {
-        assert!(Instant::now() < deadline, "Postgres does not answer; see {}", folder.display());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let roles = "CREATE ROLE haus_app NOLOGIN; CREATE ROLE haus_engine NOLOGIN BYPASSRLS; CREATE ROLE haus_test LOGIN IN ROLE haus_app";
-    let psql = Command::new(PathBuf::from(BINARIES).join("psql"))
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "owner", "-d", "postgres", "-qc", roles])
-        .status();
-    assert!(psql.unwrap().success());
-    (child, port)
+/// A folder of this process.
+pub fn folder_of(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("haus-it-{}-{name}", std::process::id()))
 }
 
 /// Removes folders of earlier runs whose process is gone.
 fn remove_stale(parent: &Path) {
     for entry in std::fs::read_dir(parent).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(pid) = name.strip_prefix("haus-it-")
+        if let Some(pid) = name.strip_prefix("haus-it-").and_then(|rest| rest.split('-').next())
             && !Path::new("/proc").join(pid).exists()
         {
             let _ = std::fs::remove_dir_all(entry.path());
@@ -119,7 +71,11 @@ pub struct Database {
 
 impl Database {
     pub async fn new() -> Self {
-        let port = tokio::task::spawn_blocking(|| cluster().port).await.unwrap();
+        Self::on(tokio::task::spawn_blocking(|| cluster().port).await.unwrap()).await
+    }
+
+    /// The same in another cluster.
+    pub async fn on(port: u16) -> Self {
         let number = NEXT_DATABASE.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{number}");
         let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("owner");
@@ -162,9 +118,9 @@ pub struct Node {
 }
 
 #[derive(Parser)]
-struct Settings {
+pub struct Settings {
     #[command(flatten)]
-    config: Config,
+    pub config: Config,
 }
 
 impl Node {

@@ -61,21 +61,24 @@ impl Outbound {
             return;
         }
         let bytes: usize = updates.iter().map(cost).sum();
-        let reason = {
-            let mut queue = lock(&self.queue);
-            if queue.open && queue.bytes + bytes <= QUEUE_BYTES {
-                queue.bytes += bytes;
-                queue.updates.extend(updates.iter().cloned());
-                None
-            } else {
-                queue.owes_notice = true;
-                Some(if queue.open { "courier_queue" } else { "courier_down" })
-            }
-        };
-        match reason {
-            None => self.filled.notify_one(),
-            Some(reason) => metrics().dropped.with_label_values(&[reason]).inc_by(updates.len() as u64),
+        let mut queue = lock(&self.queue);
+        if queue.open && queue.bytes + bytes <= QUEUE_BYTES {
+            queue.bytes += bytes;
+            queue.updates.extend(updates.iter().cloned());
+            drop(queue);
+            self.filled.notify_one();
+            return;
         }
+        queue.owes_notice = true;
+        let is_open = queue.open;
+        drop(queue);
+        let dropped = &metrics().dropped;
+        let counter = if is_open {
+            dropped.with_label_values(&["courier_queue"])
+        } else {
+            dropped.with_label_values(&["courier_down"])
+        };
+        counter.inc_by(updates.len() as u64);
     }
 
     /// Has a canary sent at once.
