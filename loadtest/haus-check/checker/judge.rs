@@ -275,6 +275,11 @@ impl<'a> Judge<'a> {
 
     fn settled(&mut self, client: u32, to_the_end: bool) {
         let Some(profile) = self.truth.profile(client) else { return };
+        // The log of user streams is not recorded; what `auth` listed must have come all the same.
+        let user = self.position(client, StreamId::User);
+        let (below, last) = (user.below_listed(), user.last().unwrap_or(0));
+        let stuck = (below > 0).then_some(Anomaly::Stall);
+        self.name(stuck, client, StreamId::User, last, "below what `auth` listed");
         for thread in self.truth.threads_of(&profile) {
             let (stream, head) = (StreamId::Thread(thread), self.truth.head(&thread));
             let truth = self.truth;

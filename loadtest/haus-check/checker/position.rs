@@ -35,6 +35,11 @@ impl Position {
         self.last
     }
 
+    /// How far below the position that the reply to `auth` listed the client still is.
+    pub fn below_listed(&self) -> u64 {
+        self.listed.unwrap_or(0).saturating_sub(self.last.unwrap_or(0))
+    }
+
     /// A session began. `resume`: the position it asked from; `listed`: the position the reply gave.
     pub fn begin(&mut self, resume: Option<u64>, listed: Option<u64>) {
         self.replayed = 0;
