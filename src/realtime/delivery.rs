@@ -81,6 +81,9 @@ impl Worker {
             let head = last.seq;
             return self.jump(run.stream, head);
         }
+        // Kept alive to the end of the run: the last member may leave in the middle, and its number be given to another
+        // stream, which would then get the rest of this run.
+        local.behind += 1;
         while let Some(first) = fresh.first() {
             let plain = fresh.iter().take_while(|update| update.touch == Touch::None).count();
             if plain > 0 {
@@ -92,6 +95,7 @@ impl Worker {
                 fresh = &fresh[1..];
             }
         }
+        self.forget_behind(run.stream);
     }
 
     /// Updates that only need writing: joined once, appended to every member.
