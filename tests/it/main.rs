@@ -3,11 +3,14 @@
 
 mod cluster;
 mod courier;
+mod counts;
 mod deploy;
+mod faults;
 mod idempotency;
 mod identity;
 mod identity_faults;
 mod identity_tokens;
+mod input;
 mod limits;
 mod log;
 mod members;

@@ -51,7 +51,11 @@ impl Raw {
     /// Upgraded; `hello` is left unread.
     pub async fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
-        let mut raw = Self { stream };
+        Self { stream }.upgraded(address).await
+    }
+
+    async fn upgraded(self, address: &str) -> Self {
+        let mut raw = self;
         let head = format!(
             "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -72,7 +76,14 @@ impl Raw {
 
     /// Live.
     pub async fn live(address: &str, token: &str) -> Self {
-        let mut raw = Self::greeted(address).await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self { stream }.into_live(address, token).await
+    }
+
+    /// The same with a connection made by the caller.
+    pub async fn into_live(self, address: &str, token: &str) -> Self {
+        let mut raw = self.upgraded(address).await;
+        assert!(matches!(raw.got().await, Got::Frame(0x81, _)));
         raw.send(&text(&format!(r#"{{"id":1,"cmd":"auth","d":{{"token":"{token}"}}}}"#))).await;
         let Got::Frame(0x81, reply) = raw.got().await else { panic!("no reply") };
         assert!(reply.starts_with(br#"{"id":1,"ok""#), "{}", String::from_utf8_lossy(&reply));
