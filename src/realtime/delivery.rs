@@ -29,6 +29,8 @@ pub(super) struct Local {
     pub stream: StreamId,
     /// Runs up to here were delivered to `members`; `UNSET` until the hub was asked for the first time.
     pub delivered: u64,
+    /// Which life of the hub's feed `delivered` is about; runs of an earlier one, still under way, are for nobody.
+    pub incarnation: u64,
     /// Sessions that are live.
     pub members: Vec<u32>,
     /// Sessions that are live from a position above `delivered` on: runs still under way reach them only from there.
@@ -49,11 +51,24 @@ enum After {
     Wait(Uuid),
 }
 
+/// How a page ended for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Through,
+    /// The session has left the stream.
+    Left,
+    /// The rest waits until a thread was left.
+    Waits,
+}
+
 impl Worker {
     /// A run of a stream: to every live member, once.
     pub(super) fn deliver(&mut self, run: &Run) {
         let number = self.local_of(run.stream);
         let Some(local) = self.locals.get_mut(number as usize) else { return };
+        if local.incarnation != run.incarnation {
+            return;
+        }
         let seen = run.updates.partition_point(|update| update.seq <= local.delivered);
         let mut fresh = &run.updates[seen..];
         let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return };
@@ -182,11 +197,15 @@ impl Worker {
         if session.phase == Phase::Closing {
             return;
         }
+        if !self.is_live(session, update.stream) {
+            // It fell behind a moment ago: this comes from the log, after what it missed.
+            return;
+        }
         if session.outbox.has_room(update.frame.len()) {
             session.outbox.push(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
-        } else if self.is_live(session, update.stream) && !saboteur::plants(Bug::DropFullQueue) {
+        } else if !saboteur::plants(Bug::DropFullQueue) {
             self.fall_behind(slot, session, update.stream, update.seq - 1);
         }
     }
@@ -234,7 +253,7 @@ impl Worker {
     }
 
     fn new_local(&mut self, stream: StreamId) -> u32 {
-        let local = Local { stream, delivered: UNSET, members: Vec::new(), young: Vec::new(), behind: 0 };
+        let local = Local { stream, delivered: UNSET, incarnation: 0, members: Vec::new(), young: Vec::new(), behind: 0 };
         let number = match self.free_locals.pop() {
             Some(number) => {
                 self.locals[number as usize] = local;
@@ -351,9 +370,9 @@ impl Worker {
         let StreamPlan { stream, since, known, snapshot, .. } = behind.plan;
         let addr = self.addr(slot, session);
         if !snapshot {
-            let attach = self.shared.hub.attach(self.index, stream, since, known);
+            let (attach, incarnation) = self.shared.hub.attach(self.index, stream, since, known);
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
-            self.expect_runs(stream, *head);
+            self.expect_runs(stream, *head, incarnation);
             match attach {
                 Attach::Live { mut updates, reached, .. } => {
                     // Planted: the rest of a long resume is left out.
@@ -362,8 +381,10 @@ impl Worker {
                     }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    self.reached(session, &behind.plan, reached);
-                    self.push_page(slot, session, &updates);
+                    let (_, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
+                    if end != End::Waits {
+                        self.reached(session, &behind.plan, reached);
+                    }
                     return false;
                 }
                 Attach::Behind { head } if head - since <= MISSED_UPDATES || behind.plan.resumed => {
@@ -380,12 +401,13 @@ impl Worker {
     }
 
     /// The hub has noted this worker's interest while the feed stood at `head`: runs come from there on.
-    fn expect_runs(&mut self, stream: StreamId, head: u64) {
+    fn expect_runs(&mut self, stream: StreamId, head: u64, incarnation: u64) {
         let number = self.local_of(stream);
         if let Some(local) = self.locals.get_mut(number as usize)
-            && local.delivered == UNSET
+            && (local.delivered == UNSET || local.incarnation != incarnation)
         {
             local.delivered = head;
+            local.incarnation = incarnation;
         }
     }
 
@@ -405,8 +427,8 @@ impl Worker {
     }
 
     /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
-    /// Returns the position written, and how it ended.
-    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> (u64, bool) {
+    /// Returns the position written, and how it ended. `resumed`: the stream is owed to `resumed`, also when it waits.
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], resumed: bool) -> (u64, End) {
         let mut position = 0;
         for update in updates {
             if let Touch::Removed { thread, seq } = update.touch
@@ -414,9 +436,9 @@ impl Worker {
                 && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
-                let plan = StreamPlan::live(update.stream, update.seq - 1);
+                let plan = StreamPlan { resumed, ..StreamPlan::live(update.stream, update.seq - 1) };
                 self.queue_behind(session, Behind { plan, after: Some(thread) });
-                return (position, true);
+                return (position, End::Waits);
             }
             session.push(update.frame.clone());
             metrics().deliveries.inc();
@@ -426,7 +448,7 @@ impl Worker {
                 Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
                     self.release_waiting(session, update.stream);
-                    return (position, true);
+                    return (position, End::Left);
                 }
                 Touch::Added { thread, seq } if !self.is_in(session, StreamId::Thread(*thread)) => {
                     let stream = StreamId::Thread(*thread);
@@ -436,7 +458,7 @@ impl Worker {
                 _ => {}
             }
         }
-        (position, false)
+        (position, End::Through)
     }
 
     /// A page of the log came.
@@ -478,17 +500,21 @@ impl Worker {
             }
             _ => &updates[..],
         };
-        let (position, ended) = self.push_page(slot, session, brought);
-        if ended {
-            self.reached(session, &behind.plan, position.max(since));
-            self.forget_behind(stream);
-        } else {
-            behind.plan.since = position;
-            // Planted: the rest of a long resume is left out.
-            if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
-                behind.plan.since = behind.plan.known.max(position);
+        let (position, end) = self.push_page(slot, session, brought, behind.plan.resumed);
+        match end {
+            End::Through => {
+                behind.plan.since = position;
+                // Planted: the rest of a long resume is left out.
+                if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                    behind.plan.since = behind.plan.known.max(position);
+                }
+                session.catch_up.get_or_insert_default().queue.push_front(behind);
             }
-            session.catch_up.get_or_insert_default().queue.push_front(behind);
+            End::Left => {
+                self.reached(session, &behind.plan, position.max(since));
+                self.forget_behind(stream);
+            }
+            End::Waits => self.forget_behind(stream),
         }
         self.pump(slot, session);
     }

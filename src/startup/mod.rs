@@ -140,6 +140,8 @@ pub async fn run(
         Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
     revoke_sockets(&identity, &node);
     tokio::spawn(identity.revoked().clone().keep_polling(pool.clone()));
+    let partition_missing = Arc::new(AtomicBool::new(false));
+    tokio::spawn(watch_partitions(pool.clone(), partition_missing.clone()));
     tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
 
     let config = Arc::new(config);
@@ -151,6 +153,7 @@ pub async fn run(
         courier: courier.clone(),
         draining: draining.clone(),
         unsafe_database,
+        partition_missing,
         limits_on: config.limits_on(),
     };
     let per_address = if config.limits_on() { config.sockets_per_address } else { u32::MAX };
@@ -265,6 +268,23 @@ async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
                 node.keep_epoch(&epoch.to_string());
             }
         }
+    }
+}
+
+/// Looks once an hour whether the coming month has a place for its messages; `haus migrate` makes it.
+async fn watch_partitions(pool: PgPool, missing: Arc<AtomicBool>) {
+    loop {
+        let pause = match migrate::next_partition_exists(&pool).await {
+            Ok(exists) => {
+                missing.store(!exists, Ordering::Relaxed);
+                if !exists {
+                    tracing::error!("messages of the coming month have no partition: run haus migrate");
+                }
+                Duration::from_secs(3600)
+            }
+            Err(_) => Duration::from_secs(10),
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -19,11 +19,14 @@ mod protocol_doc;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod raw;
+mod rfc6455;
 mod sends;
 mod services;
 mod socket;
 mod sockets;
 mod store;
+mod streams;
 mod support;
 mod threads;
 mod tidy;
