@@ -35,6 +35,11 @@ impl Position {
         self.last
     }
 
+    /// Below what the reply to `auth` listed: the session never got there.
+    pub fn is_below_listed(&self) -> bool {
+        self.listed > self.last
+    }
+
     /// A session began. `resume`: the position it asked from; `listed`: the position the reply gave.
     pub fn begin(&mut self, resume: Option<u64>, listed: Option<u64>) {
         self.replayed = 0;

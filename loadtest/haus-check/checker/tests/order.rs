@@ -130,3 +130,23 @@ fn a10_stall() {
     expect("a10-never-told", three(vec![open(), auth(Positions::new(), Positions::new()), SETTLED]), &["A10"]);
     expect("a10-still-running", three(vec![got(1, 1), got(2, 2)]), &[]);
 }
+
+#[test]
+fn a10_user_stream() {
+    let head = |seq| Positions::from([(StreamId::User, seq)]);
+    let update = Record::Deliver {
+        client: 2,
+        stream: StreamId::User,
+        seq: 5,
+        kind: "thread.state".to_owned(),
+        nonce: None,
+        hash: 0,
+        t_us: 1,
+    };
+    let resume = |listed| auth(head(4), head(listed));
+    let whole = Record::Resumed { client: 2, streams: head(5), reset: vec![], denied: vec![] };
+    let short = Record::Resumed { client: 2, streams: Positions::new(), reset: vec![], denied: vec![] };
+    expect("a10-user-stuck", vec![open(), resume(5), short.clone(), SETTLED], &["A10"]);
+    expect("a10-user", vec![open(), resume(5), update, whole, SETTLED], &[]);
+    expect("a10-user-nothing-missed", vec![open(), resume(4), short, SETTLED], &[]);
+}
