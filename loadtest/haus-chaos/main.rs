@@ -142,9 +142,7 @@ async fn sabotage(arguments: &Arguments) -> Result<bool, RigError> {
         let name = if arguments.control { "none" } else { bug.name };
         let switch = [(saboteur::SWITCH.to_owned(), name.to_owned())];
         let begun = Instant::now();
-        let out = place.path.join(bug.name);
-        std::fs::create_dir_all(&out).map_err(RigError::io(format!("make {}", out.display())))?;
-        let outcome = history::run(&plan, &place.program, &out, &switch).await?;
+        let outcome = history::run(&plan, &place.program, &place.path, &switch).await?;
         let named = outcome.report.named();
         let caught = named.iter().any(|(name, _)| bug.expected.contains(&name.as_str()));
         let (fine, verdict) = match (arguments.control, outcome.report.is_clean()) {
