@@ -156,7 +156,7 @@ impl Worker {
                 After::Left => self.with(slot, |worker, slot, session| worker.left(slot, session, update.stream)),
                 After::Wait(thread) => self.with(slot, |worker, slot, session| {
                     worker.detach(slot, session, update.stream);
-                    let plan = StreamPlan::live(update.stream, update.seq - 1);
+                    let plan = StreamPlan { known: update.seq, ..StreamPlan::live(update.stream, update.seq - 1) };
                     worker.queue_behind(session, Behind { plan, after: Some(thread) });
                 }),
             }
@@ -382,7 +382,7 @@ impl Worker {
                     }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    let (_, end) = self.push_page(slot, session, &updates, behind.plan.resumed);
+                    let (_, end) = self.push_page(slot, session, &updates, &behind.plan);
                     if end != End::Waits {
                         self.reached(session, &behind.plan, reached);
                     }
@@ -428,8 +428,8 @@ impl Worker {
     }
 
     /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
-    /// Returns the position written, and how it ended. `resumed`: the stream is owed to `resumed`, also when it waits.
-    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], resumed: bool) -> (u64, End) {
+    /// Returns the position written, and how it ended; what waits keeps the rest of `from`.
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], from: &StreamPlan) -> (u64, End) {
         let mut position = 0;
         for update in updates {
             if let Touch::Removed { thread, seq } = update.touch
@@ -437,7 +437,8 @@ impl Worker {
                 && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
-                let plan = StreamPlan { resumed, ..StreamPlan::live(update.stream, update.seq - 1) };
+                let known = from.known.max(update.seq);
+                let plan = StreamPlan { since: update.seq - 1, known, ..from.clone() };
                 self.queue_behind(session, Behind { plan, after: Some(thread) });
                 return (position, End::Waits);
             }
@@ -501,7 +502,7 @@ impl Worker {
             }
             _ => &updates[..],
         };
-        let (position, end) = self.push_page(slot, session, brought, behind.plan.resumed);
+        let (position, end) = self.push_page(slot, session, brought, &behind.plan);
         match end {
             End::Through => {
                 behind.plan.since = position;

@@ -54,6 +54,10 @@ pub fn parse(buffer: &mut [u8], max_bytes: usize) -> Result<Parsed, CloseCode> {
     if control && (!header.is_final || length > 125) {
         return Err(CloseCode::ProtocolViolation);
     }
+    if length >> 63 == 1 {
+        // RFC 6455, 5.2: the most significant bit must be 0.
+        return Err(CloseCode::ProtocolViolation);
+    }
     if length > max_bytes as u64 {
         return Err(CloseCode::MessageTooBig);
     }

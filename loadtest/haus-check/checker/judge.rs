@@ -275,12 +275,11 @@ impl<'a> Judge<'a> {
 
     fn settled(&mut self, client: u32, to_the_end: bool) {
         let Some(profile) = self.truth.profile(client) else { return };
-        // Its log is not recorded, but the server named its head when the session began.
+        // The log of user streams is not recorded; what `auth` listed must have come all the same.
         let user = self.position(client, StreamId::User);
-        if user.is_below_listed() {
-            let last = user.last().unwrap_or(0);
-            self.name(Some(Anomaly::Stall), client, StreamId::User, last, "below the head that `auth` listed");
-        }
+        let (below, last) = (user.below_listed(), user.last().unwrap_or(0));
+        let stuck = (below > 0).then_some(Anomaly::Stall);
+        self.name(stuck, client, StreamId::User, last, "below what `auth` listed");
         for thread in self.truth.threads_of(&profile) {
             let (stream, head) = (StreamId::Thread(thread), self.truth.head(&thread));
             let truth = self.truth;

@@ -35,9 +35,9 @@ impl Position {
         self.last
     }
 
-    /// Below what the reply to `auth` listed: the session never got there.
-    pub fn is_below_listed(&self) -> bool {
-        self.listed > self.last
+    /// How far below the position that the reply to `auth` listed the client still is.
+    pub fn below_listed(&self) -> u64 {
+        self.listed.unwrap_or(0).saturating_sub(self.last.unwrap_or(0))
     }
 
     /// A session began. `resume`: the position it asked from; `listed`: the position the reply gave.

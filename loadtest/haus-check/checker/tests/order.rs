@@ -128,25 +128,10 @@ fn a9_snapshot_and_reset_are_no_truncation_once_read() {
 fn a10_stall() {
     expect("a10-live", three(vec![got(1, 1), got(2, 2), SETTLED]), &["A10"]);
     expect("a10-never-told", three(vec![open(), auth(Positions::new(), Positions::new()), SETTLED]), &["A10"]);
+    let user = |seq| Positions::from([(StreamId::User, seq)]);
+    let told = |seq| Record::Resumed { client: 2, streams: user(seq), reset: vec![], denied: vec![] };
+    let listed = Positions::from([(StreamId::User, 9), (StreamId::Thread(T), 0)]);
+    expect("a10-user-stream", vec![open(), auth(user(7), listed.clone()), told(7), SETTLED], &["A10"]);
+    expect("a10-user-stream-fine", vec![open(), auth(user(9), listed), told(9), SETTLED], &[]);
     expect("a10-still-running", three(vec![got(1, 1), got(2, 2)]), &[]);
-}
-
-#[test]
-fn a10_user_stream() {
-    let head = |seq| Positions::from([(StreamId::User, seq)]);
-    let update = Record::Deliver {
-        client: 2,
-        stream: StreamId::User,
-        seq: 5,
-        kind: "thread.state".to_owned(),
-        nonce: None,
-        hash: 0,
-        t_us: 1,
-    };
-    let resume = |listed| auth(head(4), head(listed));
-    let whole = Record::Resumed { client: 2, streams: head(5), reset: vec![], denied: vec![] };
-    let short = Record::Resumed { client: 2, streams: Positions::new(), reset: vec![], denied: vec![] };
-    expect("a10-user-stuck", vec![open(), resume(5), short.clone(), SETTLED], &["A10"]);
-    expect("a10-user", vec![open(), resume(5), update, whole, SETTLED], &[]);
-    expect("a10-user-nothing-missed", vec![open(), resume(4), short, SETTLED], &[]);
 }
