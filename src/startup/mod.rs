@@ -35,6 +35,8 @@ use welcome::Welcomes;
 const SEND_CONNECTIONS: u32 = 3;
 /// Connections of everything else.
 const CONNECTIONS: u32 = 12;
+/// Connections that may wait to be accepted (the kernel's `somaxconn` caps it).
+const BACKLOG: i32 = 4096;
 /// How long the database may stay away at start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -160,6 +162,8 @@ pub async fn run(
     let sockets = Sockets { node: node.clone(), addresses: Arc::new(Addresses::default()), per_address };
     let routes = site::site(state, sockets, vitals.clone());
     listener.set_nonblocking(true).map_err(StartupError::failed)?;
+    // The library's backlog of 128 makes a storm of connects wait for repeated SYNs.
+    rustix::net::listen(&listener, BACKLOG).map_err(StartupError::failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartupError::failed)?;
     let address = listener.local_addr().map_err(StartupError::failed)?;
     let (stop, stopped) = watch::channel(false);
