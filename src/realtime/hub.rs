@@ -43,7 +43,14 @@ pub struct Hub {
 impl Hub {
     pub fn new(courier: Arc<dyn Courier>, repairs: Arc<Repairs>) -> Arc<Self> {
         let shards = (0..LOCKS).map(|_| Mutex::new(HashMap::new())).collect();
-        Arc::new(Self { shards, inboxes: OnceLock::new(), courier, repairs, ring_bytes: AtomicUsize::new(0), incarnations: AtomicU64::new(0) })
+        Arc::new(Self {
+            shards,
+            inboxes: OnceLock::new(),
+            courier,
+            repairs,
+            ring_bytes: AtomicUsize::new(0),
+            incarnations: AtomicU64::new(0),
+        })
     }
 
     /// Told once, when the workers exist.

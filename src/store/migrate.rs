@@ -217,9 +217,11 @@ async fn run_locked(
     }
     if goal == head() {
         // Made well ahead, at every run of the command: `/readyz` fails where the next one is missing.
-        sqlx::query("SELECT engine.ensure_message_partitions(y, y + 3) FROM (SELECT extract(year FROM now())::integer) t (y)")
-            .execute(owner)
-            .await?;
+        sqlx::query(
+            "SELECT engine.ensure_message_partitions(y, y + 3) FROM (SELECT extract(year FROM now())::integer) t (y)",
+        )
+        .execute(owner)
+        .await?;
     }
     Ok(())
 }
