@@ -7,7 +7,7 @@
 //! |-------------|------------------------------------------------------------------------------|
 //! | `cli`       | everything                                                                   |
 //! | `startup`   | everything but `cli`                                                         |
-//! | `http`      | `identity messaging realtime courier store protocol updates limits config telemetry shutdown` |
+//! | `http`      | `identity messaging realtime courier store protocol updates limits config telemetry` |
 //! | `realtime`  | `courier protocol updates limits telemetry saboteur` and traits it declares itself |
 //! | `messaging` | `store protocol updates telemetry saboteur`                                  |
 //! | `identity`  | `store protocol telemetry`                                                   |
@@ -15,7 +15,7 @@
 //! | `limits`    | `telemetry`                                                                  |
 //! | `store`     | `config telemetry`                                                           |
 //! | `updates`   | `protocol`                                                                   |
-//! | `protocol` `config` `telemetry` `shutdown` `saboteur` | nothing here                                  |
+//! | `protocol` `config` `telemetry` `saboteur` | nothing here                                  |
 
 pub mod config;
 pub mod courier;

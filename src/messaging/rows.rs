@@ -146,7 +146,8 @@ fn decode_cursor(cursor: &str) -> Result<(DateTime<Utc>, Uuid), Refusal> {
     let parse = || {
         let raw: [u8; 24] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
         let (at, id) = raw.split_at(8);
-        Some((DateTime::from_timestamp_micros(i64::from_be_bytes(at.try_into().ok()?))?, Uuid::from_slice(id).ok()?))
+        let at_us = Some(i64::from_be_bytes(at.try_into().ok()?)).filter(|at_us| *at_us >= 0)?;
+        Some((DateTime::from_timestamp_micros(at_us)?, Uuid::from_slice(id).ok()?))
     };
     parse().ok_or_else(|| Refusal::new(ErrorCode::Invalid, "cursor: not one of this server"))
 }

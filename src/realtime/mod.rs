@@ -4,6 +4,8 @@
 //! Path of an update: `Hub::ingest` puts it in order (`feed`), hands it once to each worker with interest (`inbox`), the
 //! worker appends it to the outbox of each local member and flushes every dirty socket with one write (`worker`).
 
+pub mod auth;
+pub mod behind;
 pub mod catch_up;
 pub mod commands;
 pub mod delivery;
@@ -13,9 +15,11 @@ pub mod inbox;
 pub mod node;
 pub mod outbox;
 pub mod plan;
+pub mod reader;
 pub mod registry;
 pub mod repair;
 pub mod session;
+pub mod streams;
 pub mod timers;
 pub mod worker;
 pub mod ws;

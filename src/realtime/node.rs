@@ -20,7 +20,7 @@ use crate::courier::{Courier, CourierEvent};
 use crate::protocol::time::Timestamp;
 use crate::protocol::{CloseCode, reply};
 use crate::telemetry::metrics;
-use crate::updates::{StreamId, Update};
+use crate::updates::StreamId;
 
 /// What every worker and task of the engine shares.
 pub struct Shared {
@@ -105,7 +105,6 @@ pub const SPREAD_MS: u32 = 3_000;
 /// The running engine.
 pub struct Node {
     pub shared: Arc<Shared>,
-    courier: Arc<dyn Courier>,
     repairs: Arc<Repairs>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     next_worker: std::sync::atomic::AtomicUsize,
@@ -149,7 +148,7 @@ impl Node {
         }
         hub.set_inboxes(inboxes);
         repair::spawn(hub, repairs.clone(), log, courier.clone(), started);
-        Ok(Arc::new(Self { shared, courier, repairs, threads: Mutex::new(threads), next_worker: 0.into(), started }))
+        Ok(Arc::new(Self { shared, repairs, threads: Mutex::new(threads), next_worker: 0.into(), started }))
     }
 
     /// Gives an upgraded socket to a worker, dealt round.
@@ -159,12 +158,6 @@ impl Node {
         if let Some(inbox) = inboxes.get(next % inboxes.len().max(1)) {
             inbox.push(ToWorker::Socket(Box::new(socket)));
         }
-    }
-
-    /// Committed here: to the own sessions first, then to the other nodes.
-    pub fn publish(&self, updates: &[Update]) {
-        self.shared.hub.ingest(updates);
-        self.courier.publish(updates);
     }
 
     /// Something from the courier.

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::delivery::name_of;
 use super::session::{NOWHERE, Phase, Session};
+use super::streams::name_of;
 use super::worker::Worker;
 use crate::protocol::time::Timestamp;
 use crate::protocol::{CloseCode, frame, reply};

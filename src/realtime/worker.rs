@@ -2,30 +2,23 @@
 //! arrived, handle it, and write each dirty socket once. No timer delays a write and no lock is held while writing.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::delivery::Local;
 use super::inbox::{Inbox, NewSocket, SessionAddr, ToWorker};
 use super::node::Shared;
-use super::outbox::{Flush, REPLY_BYTES, UPDATE_BYTES};
+use super::outbox::Flush;
 use super::session::{NOWHERE, Phase, Session};
-use super::ws::{self, FrameKind, Parsed};
+use super::streams::Local;
 use crate::protocol::{CloseCode, frame};
 use crate::telemetry::metrics;
 use crate::updates::StreamId;
 
 const WAKER: Token = Token(usize::MAX);
-/// Bytes read at once.
-const SCRATCH: usize = 16 << 10;
-/// Longest header of a client's frame (RFC 6455, 5.2).
-const FRAME_HEADER: usize = 14;
-/// Bytes read from one socket in one turn; the rest waits for the next turn.
-const TURN_BYTES: usize = 64 << 10;
 /// Sockets flushed between looks at the inbox.
 const FLUSH_STEP: usize = 32;
 /// Between looks at the clock of all sessions.
@@ -50,12 +43,12 @@ pub struct Worker {
     /// Sockets to flush, in the order they became dirty.
     pub(super) dirty: VecDeque<u32>,
     pub(super) sweep_at: usize,
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     poll: Poll,
     free: Vec<u32>,
     /// Sockets with more input at hand.
-    readable: Vec<u32>,
-    scratch: Vec<u8>,
+    pub(super) readable: Vec<u32>,
+    pub(super) scratch: Vec<u8>,
     started: Instant,
     stopping: bool,
 }
@@ -268,153 +261,6 @@ impl Worker {
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(slot);
         metrics().sockets.dec();
-    }
-
-    fn read(&mut self, slot: u32, session: &mut Session) {
-        if session.phase == Phase::Closing {
-            return self.discard(slot, session);
-        }
-        // The worker's buffer holds the largest frame and one read; what is left of it afterwards goes to the session.
-        let mut buffer = std::mem::take(&mut self.scratch);
-        buffer.resize(self.shared.options.frame_bytes + FRAME_HEADER + SCRATCH, 0);
-        let kept = std::mem::take(&mut session.partial);
-        let mut filled = kept.len().min(buffer.len());
-        buffer[..filled].copy_from_slice(&kept[..filled]);
-        drop(kept);
-        let mut taken = 0;
-        let mut drained = false;
-        loop {
-            let used = self.handle_input(slot, session, &mut buffer[..filled]);
-            buffer.copy_within(used..filled, 0);
-            filled -= used;
-            if session.paused || session.phase == Phase::Closing || drained {
-                break;
-            }
-            if taken >= TURN_BYTES {
-                self.readable.push(slot);
-                break;
-            }
-            let room = (filled + SCRATCH).min(buffer.len());
-            match session.socket.read(&mut buffer[filled..room]) {
-                Ok(0) => {
-                    self.abandon(slot, session);
-                    break;
-                }
-                Ok(count) => {
-                    // Less than there was room for: the kernel has no more (epoll(7), edge-triggered streams).
-                    drained = count < room - filled;
-                    filled += count;
-                    taken += count;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.abandon(slot, session);
-                    break;
-                }
-            }
-        }
-        if session.phase != Phase::Closing && filled > 0 {
-            session.partial = buffer[..filled].to_vec();
-        }
-        self.scratch = buffer;
-    }
-
-    /// After the close frame: input is thrown away until the peer closes.
-    fn discard(&mut self, slot: u32, session: &mut Session) {
-        let mut sink = [0; 4096];
-        for _ in 0..16 {
-            match session.socket.read(&mut sink) {
-                Ok(0) => {
-                    session.deadline_ms = 0;
-                    return;
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => {
-                    session.deadline_ms = 0;
-                    return;
-                }
-            }
-        }
-        self.readable.push(slot);
-    }
-
-    /// Handles whole frames at the front of `buffer`; returns how much of it is done with.
-    fn handle_input(&mut self, slot: u32, session: &mut Session, buffer: &mut [u8]) -> usize {
-        let mut at = 0;
-        session.paused = false;
-        while at < buffer.len() && session.phase != Phase::Closing {
-            if session.in_work >= super::session::COMMANDS_IN_WORK
-                || session.outbox.bytes() > UPDATE_BYTES + REPLY_BYTES
-            {
-                session.paused = true;
-                break;
-            }
-            match ws::parse(&mut buffer[at..], self.shared.options.frame_bytes) {
-                Ok(Parsed::Incomplete { .. }) => break,
-                Ok(Parsed::Frame { kind, fin, start, end }) => {
-                    metrics().frames_received.inc();
-                    self.handle_frame(slot, session, kind, fin, &buffer[at + start..at + end]);
-                    at += end;
-                }
-                Err(code) => self.close(slot, session, code, None),
-            }
-        }
-        at
-    }
-
-    fn handle_frame(&mut self, slot: u32, session: &mut Session, kind: FrameKind, fin: bool, payload: &[u8]) {
-        session.roll_window(self.now_ms);
-        match kind {
-            FrameKind::Text if session.fragments.is_some() => {
-                self.close(slot, session, CloseCode::ProtocolViolation, None);
-            }
-            FrameKind::Text if fin => self.text(slot, session, payload),
-            FrameKind::Text => session.fragments = Some(Box::new(payload.to_vec())),
-            FrameKind::Continuation => self.continuation(slot, session, fin, payload),
-            FrameKind::Ping | FrameKind::Pong => {
-                if self.is_flooding(slot, session) {
-                    return;
-                }
-                if kind == FrameKind::Ping {
-                    session.push(frame::pong(payload));
-                    self.mark_dirty_session(slot, session);
-                } else {
-                    session.unanswered = 0;
-                }
-            }
-            FrameKind::Close if ws::close_is_valid(payload) => self.close(slot, session, CloseCode::Normal, None),
-            FrameKind::Close => self.close(slot, session, CloseCode::ProtocolViolation, None),
-        }
-    }
-
-    /// Counts a frame that carries nothing; a flood of them is closed.
-    fn is_flooding(&mut self, slot: u32, session: &mut Session) -> bool {
-        session.controls = session.controls.saturating_add(1);
-        let flooding = self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S;
-        if flooding {
-            self.close(slot, session, CloseCode::TooMany, Some(10_000));
-        }
-        flooding
-    }
-
-    fn continuation(&mut self, slot: u32, session: &mut Session, fin: bool, payload: &[u8]) {
-        let Some(mut message) = session.fragments.take() else {
-            return self.close(slot, session, CloseCode::ProtocolViolation, None);
-        };
-        if message.len() + payload.len() > self.shared.options.frame_bytes {
-            return self.close(slot, session, CloseCode::MessageTooBig, None);
-        }
-        message.extend_from_slice(payload);
-        if payload.is_empty() && !fin && self.is_flooding(slot, session) {
-            return;
-        }
-        if fin {
-            self.text(slot, session, &message);
-        } else {
-            session.fragments = Some(message);
-        }
     }
 
     pub(super) fn mark_dirty(&mut self, slot: u32) {

@@ -28,6 +28,7 @@ use crate::realtime::node::Node;
 use crate::realtime::{Backend, EngineOptions, LogReader};
 use crate::store::safety::{self, SafetyState};
 use crate::store::{DbError, epoch, migrate, pools};
+use crate::telemetry;
 use backend::{Announcer, Log, Product};
 use welcome::Welcomes;
 
@@ -125,6 +126,14 @@ pub async fn run(
         Arc::new(move || (!watched.is_safe()).then(|| "a setting that loses acknowledged commits".to_owned()));
     let checker = Arc::new(SendChecker::new(&keys.message_mac));
     let rates = Arc::new(RateLimiter::new(config.sends_per_10s, config.limits_on()));
+    if let Some(url) = &services.redis_url {
+        rates.share(url).map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
+    }
+    let pools = (pool.clone(), send_pool.clone());
+    let _sampling = telemetry::sample(move |metrics| {
+        let used = |pool: &PgPool| i64::from(pool.size()) - pool.num_idle() as i64;
+        metrics.db_pool_in_use.set(used(&pools.0) + used(&pools.1));
+    });
     let product = Arc::new(Product {
         identity: identity.clone(),
         pool: pool.clone(),
@@ -147,7 +156,9 @@ pub async fn run(
     tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
 
     let config = Arc::new(config);
-    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(move || epoch.to_string()) };
+    let shared = node.shared.clone();
+    let held_epoch = move || shared.epoch();
+    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(held_epoch) };
     let state = AppState::new(identity, config.clone(), pool, ports).map_err(StartupError::Setting)?;
     let draining = Arc::new(AtomicBool::new(false));
     let vitals = Vitals {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
-mod courier;
 mod counts;
+mod courier;
 mod deploy;
 mod faults;
 mod idempotency;
@@ -19,11 +19,11 @@ mod page;
 mod people;
 mod ports;
 mod protocol_doc;
+mod raw;
+mod rfc6455;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
-mod raw;
-mod rfc6455;
 mod sends;
 mod services;
 mod socket;

@@ -1,0 +1,314 @@
+//! Those who are behind: a session's catch-up queue, gone through one read at a time, from ring, log or snapshot until
+//! each stream is live. One machine for `auth`, resume, `sync`, joining and slow readers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::delivery::stays_are_ignored;
+use super::feed::Attach;
+use super::inbox::ResumeAnswer;
+use super::plan::{CATCH_UP_BYTES, MISSED_UPDATES, StreamPlan};
+use super::session::{Behind, Session};
+use super::streams::name_of;
+use super::worker::Worker;
+use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::reply;
+use crate::saboteur::{self, Bug, TRUNCATED_UPDATES};
+use crate::telemetry::metrics;
+use crate::updates::{StreamId, Touch, Update};
+
+/// Pause after a read that failed, milliseconds.
+const RETRY_MS: u64 = 250;
+
+/// How a page ended for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Through,
+    /// The session has left the stream.
+    Left,
+    /// The rest waits until a thread was left.
+    Waits,
+}
+
+impl Worker {
+    /// Makes a session live in a stream from a position on, now or as soon as the log was read.
+    pub(super) fn go(&mut self, slot: u32, session: &mut Session, plan: StreamPlan) {
+        self.note_behind(plan.stream);
+        self.queue_behind(session, Behind { plan, after: None });
+        self.pump(slot, session);
+    }
+
+    /// Goes through a session's catch-up queue as far as its outbox and the log allow.
+    pub(super) fn pump(&mut self, slot: u32, session: &mut Session) {
+        while let Some(catch_up) = session.catch_up.as_mut() {
+            if catch_up.reading.is_some() || self.now_ms < catch_up.retry_at_ms {
+                return;
+            }
+            let Some(at) = catch_up.queue.iter().position(|behind| behind.after.is_none()) else { break };
+            if session.outbox.bytes() > 0 && !session.outbox.has_room(super::outbox::UPDATE_BYTES / 2) {
+                return;
+            }
+            let Some(behind) = catch_up.queue.remove(at) else { break };
+            if self.advance(slot, session, behind) {
+                return;
+            }
+        }
+        self.finish(slot, session);
+    }
+
+    /// One step for one stream; true when a read is under way now.
+    pub(super) fn advance(&mut self, slot: u32, session: &mut Session, behind: Behind) -> bool {
+        let StreamPlan { stream, since, known, snapshot, .. } = behind.plan;
+        let addr = self.addr(slot, session);
+        if !snapshot {
+            let (attach, incarnation) = self.shared.hub.attach(self.index, stream, since, known);
+            let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
+            self.expect_runs(stream, *head, incarnation);
+            match attach {
+                Attach::Live { mut updates, reached, .. } => {
+                    // Planted: the rest of a long resume is left out.
+                    if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                        updates.truncate(TRUNCATED_UPDATES);
+                    }
+                    self.join(slot, session, stream, reached);
+                    self.forget_behind(stream);
+                    let (_, end) = self.push_page(slot, session, &updates, &behind.plan);
+                    if end != End::Waits {
+                        self.reached(session, &behind.plan, reached);
+                    }
+                    return false;
+                }
+                Attach::Behind { head } if head - since <= MISSED_UPDATES || behind.plan.resumed => {
+                    self.shared.pages.ask(stream, since, addr);
+                    session.catch_up.get_or_insert_default().reading = Some(behind);
+                    return true;
+                }
+                Attach::Behind { .. } => {}
+            }
+        }
+        self.shared.ask_snapshot(session.profile_id, stream, addr);
+        session.catch_up.get_or_insert_default().reading = Some(behind);
+        true
+    }
+
+    /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
+    /// Returns the position written, and how it ended; what waits keeps the rest of `from`.
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], from: &StreamPlan) -> (u64, End) {
+        let mut position = 0;
+        for update in updates {
+            if let Touch::Removed { thread, seq } = update.touch
+                && self.is_before(slot, session, StreamId::Thread(thread), seq)
+                && !stays_are_ignored()
+            {
+                self.detach(slot, session, update.stream);
+                let known = from.known.max(update.seq);
+                let plan = StreamPlan { since: update.seq - 1, known, ..from.clone() };
+                self.queue_behind(session, Behind { plan, after: Some(thread) });
+                return (position, End::Waits);
+            }
+            session.push(update.frame.clone());
+            metrics().deliveries.inc();
+            self.mark_dirty_session(slot, session);
+            position = update.seq;
+            match &update.touch {
+                Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
+                    self.detach(slot, session, update.stream);
+                    self.release_waiting(session, update.stream);
+                    return (position, End::Left);
+                }
+                Touch::Added { thread, seq } if !self.is_in(session, StreamId::Thread(*thread)) => {
+                    let stream = StreamId::Thread(*thread);
+                    self.note_behind(stream);
+                    self.queue_behind(session, Behind { plan: StreamPlan::live(stream, *seq), after: None });
+                }
+                _ => {}
+            }
+        }
+        (position, End::Through)
+    }
+
+    /// A page of the log came.
+    pub(super) fn page(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        stream: StreamId,
+        since: u64,
+        result: Result<Arc<[Update]>, Refusal>,
+    ) {
+        let now_ms = self.now_ms;
+        let Some(catch_up) = session.catch_up.as_mut() else { return };
+        let Some(mut behind) =
+            catch_up.reading.take_if(|behind| behind.plan.stream == stream && behind.plan.since == since)
+        else {
+            return;
+        };
+        let updates = match result {
+            Ok(updates) if !updates.is_empty() => updates,
+            _ => {
+                catch_up.queue.push_front(behind);
+                catch_up.retry_at_ms = now_ms + RETRY_MS;
+                return;
+            }
+        };
+        let bytes: usize = updates.iter().map(|update| update.frame.len()).sum();
+        if behind.plan.resumed {
+            catch_up.resume_bytes += bytes;
+            if catch_up.resume_bytes > CATCH_UP_BYTES {
+                self.reset_rest(session, behind);
+                return self.pump(slot, session);
+            }
+        }
+        let brought = match updates.len() {
+            // Planted: the first updates of a resume are all of it.
+            many if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed => {
+                &updates[..many.min(TRUNCATED_UPDATES)]
+            }
+            _ => &updates[..],
+        };
+        let (position, end) = self.push_page(slot, session, brought, &behind.plan);
+        match end {
+            End::Through => {
+                behind.plan.since = position;
+                // Planted: the rest of a long resume is left out.
+                if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
+                    behind.plan.since = behind.plan.known.max(position);
+                }
+                session.catch_up.get_or_insert_default().queue.push_front(behind);
+            }
+            End::Left => {
+                self.reached(session, &behind.plan, position.max(since));
+                self.forget_behind(stream);
+            }
+            End::Waits => self.forget_behind(stream),
+        }
+        self.pump(slot, session);
+    }
+
+    /// The catch-up is as large as one may be: what is left of it is reset, live at its head.
+    pub(super) fn reset_rest(&mut self, session: &mut Session, current: Behind) {
+        let Some(catch_up) = session.catch_up.as_mut() else { return };
+        catch_up.queue.push_front(current);
+        let mut jumped = Vec::new();
+        for behind in catch_up.queue.iter_mut().filter(|behind| behind.plan.resumed) {
+            behind.plan.resumed = false;
+            behind.plan.snapshot = false;
+            behind.plan.since = behind.plan.known;
+            catch_up.resume.get_or_insert_default().reset.push(behind.plan.stream);
+            jumped.push(behind.plan.stream);
+        }
+        jumped.into_iter().for_each(|stream| self.free_waiting(session, stream));
+    }
+
+    /// A snapshot came.
+    pub(super) fn snapshot(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        stream: StreamId,
+        result: Result<(Bytes, u64), Refusal>,
+    ) {
+        let now_ms = self.now_ms;
+        let Some(catch_up) = session.catch_up.as_mut() else { return };
+        let Some(mut behind) = catch_up.reading.take_if(|behind| behind.plan.stream == stream) else { return };
+        match result {
+            Ok((frame, seq)) => {
+                behind.plan.snapshot = false;
+                behind.plan.since = seq;
+                behind.plan.known = behind.plan.known.max(seq);
+                catch_up.queue.push_front(behind);
+                session.push(frame);
+                self.mark_dirty_session(slot, session);
+                self.free_waiting(session, stream);
+            }
+            Err(refusal) if refusal.code == ErrorCode::NotFound => {
+                // No member any more: the user stream tells the rest.
+                if behind.plan.resumed {
+                    catch_up.resume.get_or_insert_default().denied.push(name_of(stream));
+                }
+                self.release_waiting(session, stream);
+                self.forget_behind(stream);
+            }
+            Err(_) => {
+                catch_up.queue.push_front(behind);
+                catch_up.retry_at_ms = now_ms + RETRY_MS;
+                return;
+            }
+        }
+        self.pump(slot, session);
+    }
+
+    pub(super) fn reached(&mut self, session: &mut Session, plan: &StreamPlan, position: u64) {
+        if plan.resumed {
+            let catch_up = session.catch_up.get_or_insert_default();
+            catch_up.resume.get_or_insert_default().reached.push((plan.stream, position));
+        }
+    }
+
+    /// Nothing is left to read: says `resumed` where it is owed.
+    pub(super) fn finish(&mut self, slot: u32, session: &mut Session) {
+        let Some(catch_up) = session.catch_up.as_mut() else { return };
+        let waiting = catch_up.queue.iter().any(|behind| behind.plan.resumed);
+        if catch_up.reading.is_some() {
+            return;
+        }
+        if !waiting && let Some(answer) = catch_up.resume.take() {
+            catch_up.resume_bytes = 0;
+            session.push(resumed_frame(&answer));
+            self.mark_dirty_session(slot, session);
+        }
+        if session.catch_up.as_ref().is_some_and(|catch_up| catch_up.queue.is_empty()) {
+            session.catch_up = None;
+            if std::mem::take(&mut session.lag_told) {
+                metrics().lagging_sessions.dec();
+            }
+        }
+    }
+
+    /// Starts the streams of a fresh session or a sync.
+    pub(super) fn start_streams(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        plans: Vec<StreamPlan>,
+        resumed: Option<ResumeAnswer>,
+    ) {
+        if let Some(answer) = resumed {
+            let owed = session.catch_up.get_or_insert_default().resume.get_or_insert_default();
+            owed.reached.extend(answer.reached);
+            owed.reset.extend(answer.reset);
+            owed.denied.extend(answer.denied);
+        }
+        for mut plan in plans {
+            // Planted: the update at the position comes once more.
+            if saboteur::plants(Bug::CursorGe) && plan.resumed {
+                plan.since = plan.since.saturating_sub(1);
+            }
+            if self.is_live(session, plan.stream) {
+                self.note_behind(plan.stream);
+                self.detach(slot, session, plan.stream);
+            } else if session.is_behind_in(plan.stream) {
+                // Already on its way, from the position the socket was last given.
+                session.owe_resumed(plan.stream);
+                continue;
+            } else {
+                self.note_behind(plan.stream);
+            }
+            self.queue_behind(session, Behind { plan, after: None });
+        }
+        self.pump(slot, session);
+    }
+}
+
+fn resumed_frame(answer: &ResumeAnswer) -> Bytes {
+    #[derive(serde::Serialize)]
+    struct Resumed {
+        streams: serde_json::Map<String, serde_json::Value>,
+        reset: Vec<String>,
+        denied: Vec<String>,
+    }
+    let streams = answer.reached.iter().map(|(stream, seq)| (name_of(*stream), (*seq).into())).collect();
+    let reset = answer.reset.iter().map(|stream| name_of(*stream)).collect();
+    reply::notice("resumed", &Resumed { streams, reset, denied: answer.denied.clone() })
+}
