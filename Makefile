@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 3
 SECONDS_EACH ?= 20
 
-.PHONY: build run test check cargo-test js-test browser-test chaos bench bench-db load need-build need-run need-test
+.PHONY: build run test check cargo-test js-test chaos saboteur bench bench-db load need-build need-run need-test
 
 build: need-build
 	$(CARGO) build --release --locked --features tools
@@ -20,7 +20,7 @@ run: need-run
 	HAUS_AUTO_ACTIVATE=$${HAUS_AUTO_ACTIVATE:-true} exec $(TARGET)/release/haus serve
 
 # One profile (dev) for all of it. The summaries of cargo test come last, where a log's reader looks first.
-test: need-test check cargo-test js-test browser-test
+test: need-test check cargo-test
 	@$(MAKE) --no-print-directory chaos CHAOS_PROFILE=debug SEEDS=3 SECONDS_EACH=20
 	@echo; grep -E '^(test result|     Running|   Doc-tests)' $(TARGET)/cargo-test.log
 
@@ -32,17 +32,21 @@ cargo-test:
 	@mkdir -p $(TARGET)
 	$(CARGO) test --locked --features tools 2>&1 | tee $(TARGET)/cargo-test.log
 
+# Also part of cargo-test (tests/it/page.rs), with the browser test.
 js-test:
 	node --test clients/js/test/*.test.js
-
-browser-test:
-	scripts/browser-test.sh $(TARGET)/debug/haus
 
 # CHAOS_PROFILE=debug takes the programs that `make test` has built.
 CHAOS_PROFILE ?= release
 chaos: need-test
 	$(CARGO) build --locked --features tools --bin haus --bin haus-chaos $(if $(filter release,$(CHAOS_PROFILE)),--release)
 	$(TARGET)/$(CHAOS_PROFILE)/haus-chaos --seeds $(SEEDS) --seconds $(SECONDS_EACH)
+
+# Every planted bug must be caught under its name; then the same plans without them, where nothing may be found.
+saboteur: need-test
+	$(CARGO) build --locked --features tools,saboteur --target-dir $(TARGET)/saboteur --bin haus --bin haus-chaos
+	$(TARGET)/saboteur/debug/haus-chaos --saboteur
+	$(TARGET)/saboteur/debug/haus-chaos --saboteur --control
 
 bench: need-test
 	loadtest/bench.sh

@@ -15,6 +15,8 @@ use crate::telemetry::metrics;
 
 /// The time over which a rate is counted, milliseconds: an empty bucket is full again after it.
 const RATE_WINDOW_MS: u64 = 10_000;
+/// One send. A bucket gains its size a millisecond in these units, so that all of it is exact.
+const UNIT: i64 = RATE_WINDOW_MS as i64;
 /// Between sweeps of the buckets, milliseconds. A full one is the same as none, so what is kept are the profiles that
 /// sent in the last [`RATE_WINDOW_MS`] (twice that when other nodes had them in debt).
 const SWEEP_MS: u64 = 10_000;
@@ -60,17 +62,17 @@ impl Drop for AddressGuard {
 
 /// What a profile may still send here.
 struct Bucket {
-    /// Negative: other nodes let too many pass.
-    tokens: f64,
+    /// In [`UNIT`]s. Negative: other nodes let too many pass.
+    level: i64,
     at_ms: u64,
     /// Taken here, and the other nodes do not know yet.
     untold: u32,
 }
 
 impl Bucket {
-    fn refill(&mut self, full: f64, now_ms: u64) {
-        let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
-        self.tokens = (self.tokens + since_ms * full / RATE_WINDOW_MS as f64).min(full);
+    fn refill(&mut self, size: i64, now_ms: u64) {
+        let since_ms = now_ms.saturating_sub(self.at_ms).min(2 * RATE_WINDOW_MS) as i64;
+        self.level = (self.level + since_ms * size).min(size * UNIT);
         self.at_ms = self.at_ms.max(now_ms);
     }
 }
@@ -79,7 +81,8 @@ impl Bucket {
 /// what they let pass ([`RateLimiter::share`]), so that a profile on many nodes has about one bucket. Without Redis it
 /// has one on each node.
 pub struct RateLimiter {
-    full: f64,
+    /// Sends in a full bucket.
+    size: i64,
     on: bool,
     started: Instant,
     buckets: DashMap<Uuid, Bucket>,
@@ -89,8 +92,8 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// `per_10s` sends a profile; with `on` false everything passes and nothing is remembered.
     pub fn new(per_10s: u32, on: bool) -> Self {
-        let (full, started) = (f64::from(per_10s), Instant::now());
-        Self { full, on, started, buckets: DashMap::new(), swept_ms: AtomicU64::new(0) }
+        let (size, started) = (i64::from(per_10s.max(1)), Instant::now());
+        Self { size, on, started, buckets: DashMap::new(), swept_ms: AtomicU64::new(0) }
     }
 
     /// Takes `n` sends of the profile.
@@ -106,15 +109,15 @@ impl RateLimiter {
 
     fn check_at(&self, profile_id: Uuid, n: u32, now_ms: u64) -> Result<(), u32> {
         self.sweep(now_ms);
-        let mut bucket =
-            self.buckets.entry(profile_id).or_insert(Bucket { tokens: self.full, at_ms: now_ms, untold: 0 });
-        bucket.refill(self.full, now_ms);
-        let missing = f64::from(n) - bucket.tokens;
-        if missing > 0.0 {
+        let full = Bucket { level: self.size * UNIT, at_ms: now_ms, untold: 0 };
+        let mut bucket = self.buckets.entry(profile_id).or_insert(full);
+        bucket.refill(self.size, now_ms);
+        let missing = i64::from(n) * UNIT - bucket.level;
+        if missing > 0 {
             metrics().rate_limited.inc_by(u64::from(n));
-            return Err((missing * RATE_WINDOW_MS as f64 / self.full).ceil() as u32);
+            return Err(u32::try_from((missing as u64).div_ceil(self.size as u64)).unwrap_or(u32::MAX));
         }
-        bucket.tokens -= f64::from(n);
+        bucket.level -= i64::from(n) * UNIT;
         bucket.untold = bucket.untold.saturating_add(n);
         Ok(())
     }
@@ -128,8 +131,8 @@ impl RateLimiter {
             return;
         }
         self.buckets.retain(|_, bucket| {
-            bucket.refill(self.full, now_ms);
-            bucket.tokens < self.full
+            bucket.refill(self.size, now_ms);
+            bucket.level < self.size * UNIT
         });
         metrics().rate_buckets.set(self.buckets.len() as i64);
     }
@@ -150,11 +153,11 @@ impl RateLimiter {
     }
 
     /// All nodes together leave a profile so much.
-    fn cap(&self, profile_id: Uuid, left: f64, now_ms: u64) {
+    fn cap(&self, profile_id: Uuid, left: i64, now_ms: u64) {
         if let Some(mut bucket) = self.buckets.get_mut(&profile_id) {
-            bucket.refill(self.full, now_ms);
+            bucket.refill(self.size, now_ms);
             // What was taken here in the meantime is not in `left` yet.
-            bucket.tokens = bucket.tokens.min(left - f64::from(bucket.untold));
+            bucket.level = bucket.level.min((left - i64::from(bucket.untold)) * UNIT);
         }
     }
 
@@ -191,7 +194,7 @@ mod tests {
         (0..1000).for_each(|_| assert_eq!(limiter.check_at(Uuid::now_v7(), 1, 100), Ok(())));
         let debtor = Uuid::now_v7();
         assert_eq!(limiter.check_at(debtor, 10, 100), Ok(()));
-        limiter.cap(debtor, -9.0, 100);
+        limiter.cap(debtor, -9, 100);
         assert_eq!(limiter.buckets.len(), 1001);
         let _ = limiter.check_at(Uuid::now_v7(), 1, 10_200);
         assert_eq!(limiter.buckets.len(), 2);
@@ -207,7 +210,7 @@ mod tests {
         assert_eq!(told, [(profile, 2)]);
         assert!(limiter.take_untold().is_empty());
         assert_eq!(limiter.check_at(profile, 1, 0), Ok(()));
-        limiter.cap(profile, 3.0, 0);
+        limiter.cap(profile, 3, 0);
         assert_eq!(limiter.check_at(profile, 3, 0), Err(1000), "3 are left, of which 1 was taken meanwhile");
         assert_eq!(limiter.check_at(profile, 2, 0), Ok(()));
         limiter.put_back(&told);

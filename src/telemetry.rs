@@ -3,7 +3,8 @@
 
 mod process;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -68,11 +69,27 @@ pub struct Metrics {
     process_resident_bytes: IntGauge,
     process_cpu_seconds: Counter,
     registry: Registry,
-    samplers: Mutex<Vec<Sampler>>,
+    samplers: Mutex<Samplers>,
 }
 
 /// Sets gauges that are read from elsewhere rather than counted.
 type Sampler = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+#[derive(Default)]
+struct Samplers {
+    next: u64,
+    by_id: BTreeMap<u64, Sampler>,
+}
+
+/// As long as it lives, its sampler is called; see [`sample`].
+#[must_use = "dropped, it samples no more"]
+pub struct Sampling(u64);
+
+impl Drop for Sampling {
+    fn drop(&mut self) {
+        lock(&metrics().samplers).by_id.remove(&self.0);
+    }
+}
 
 /// The process's metrics, made at the first use.
 pub fn metrics() -> &'static Metrics {
@@ -83,16 +100,18 @@ pub fn metrics() -> &'static Metrics {
 }
 
 /// Has `sampler` called before every scrape, for gauges such as `db_pool_in_use`. It must not block.
-pub fn sample(sampler: impl Fn(&Metrics) + Send + Sync + 'static) {
-    metrics().samplers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(sampler));
+pub fn sample(sampler: impl Fn(&Metrics) + Send + Sync + 'static) -> Sampling {
+    let mut samplers = lock(&metrics().samplers);
+    let id = samplers.next;
+    samplers.next += 1;
+    samplers.by_id.insert(id, Box::new(sampler));
+    Sampling(id)
 }
 
 /// Prometheus text, format 0.0.4.
 pub fn render() -> String {
     let metrics = metrics();
-    for sampler in metrics.samplers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        sampler(metrics);
-    }
+    lock(&metrics.samplers).by_id.values().for_each(|sampler| sampler(metrics));
     metrics.process_open_fds.set(process::open_descriptors());
     metrics.process_resident_bytes.set(process::resident_bytes());
     metrics.process_cpu_seconds.inc_by((process::cpu_seconds() - metrics.process_cpu_seconds.get()).max(0.0));
@@ -158,6 +177,10 @@ impl Metrics {
             registry: registry.clone(),
         })
     }
+}
+
+fn lock(samplers: &Mutex<Samplers>) -> MutexGuard<'_, Samplers> {
+    samplers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes and registers.

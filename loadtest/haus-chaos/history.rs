@@ -48,7 +48,7 @@ pub struct Outcome {
 /// [`RigError`] when the world could not be kept up or the history not be read: no verdict then.
 pub async fn run(plan: &Plan, program: &Path, out: &Path, extra: &[(String, String)]) -> Result<Outcome, RigError> {
     let logs = Folder::new("logs")?;
-    let path = out.join(format!("history-{}.jsonl", plan.seed));
+    let path = out.join(format!("{}.jsonl", plan.name));
     let recorder = Arc::new(Recorder::create(&path)?);
     recorder.write(&Record::Begin { seed: plan.seed, nodes: u32::try_from(plan.nodes).unwrap_or(0) });
     let mut world = World::start(program, plan.nodes, plan.seed, logs.path(), extra).await?;
@@ -58,7 +58,7 @@ pub async fn run(plan: &Plan, program: &Path, out: &Path, extra: &[(String, Stri
     let struck = match played {
         Ok(struck) if fallen.is_empty() => struck,
         outcome => {
-            keep_logs(logs.path(), out, plan.seed);
+            keep_logs(logs.path(), out, &plan.name);
             let detail = format!("{fallen:?} ended by themselves");
             return Err(outcome.err().unwrap_or(RigError::Failed { what: "nodes".to_owned(), detail }));
         }
@@ -67,7 +67,7 @@ pub async fn run(plan: &Plan, program: &Path, out: &Path, extra: &[(String, Stri
     let judged = checker::check_file(&path);
     let report = judged.map_err(|error| RigError::Failed { what: "check".to_owned(), detail: error.to_string() })?;
     if !report.is_clean() {
-        keep_logs(logs.path(), out, plan.seed);
+        keep_logs(logs.path(), out, &plan.name);
     }
     Ok(Outcome { report, struck, path })
 }
@@ -267,8 +267,8 @@ async fn wait(deadline: Duration, done: impl Fn() -> bool) {
     }
 }
 
-fn keep_logs(logs: &Path, out: &Path, seed: u64) {
-    let kept = out.join(format!("logs-{seed}"));
+fn keep_logs(logs: &Path, out: &Path, name: &str) {
+    let kept = out.join(format!("{name}-logs"));
     drop(std::fs::create_dir_all(&kept));
     let files = std::fs::read_dir(logs).into_iter().flatten().flatten();
     for file in files.filter(|file| file.path().extension().is_some_and(|end| end == "log")) {

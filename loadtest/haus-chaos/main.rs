@@ -22,6 +22,7 @@ mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use checker::report::Report;
 use clap::Parser;
@@ -61,6 +62,9 @@ struct Arguments {
     /// Run every planted bug (a server built with `--features saboteur`) and demand that it is caught
     #[arg(long)]
     saboteur: bool,
+    /// With `--saboteur`: the same plans on a server without the bugs, where nothing may be found
+    #[arg(long, requires = "saboteur")]
+    control: bool,
     /// Only these planted bugs, by name
     #[arg(long, value_delimiter = ',')]
     bugs: Vec<String>,
@@ -129,21 +133,29 @@ async fn sabotage(arguments: &Arguments) -> Result<bool, RigError> {
     if let Some(unknown) = arguments.bugs.iter().find(|name| saboteur::BUGS.iter().all(|bug| bug.name != **name)) {
         return Err(RigError::Failed { what: "--bugs".to_owned(), detail: format!("no planted bug {unknown}") });
     }
-    let mut all_caught = true;
+    let mut as_it_should_be = true;
     for bug in saboteur::BUGS {
         if !arguments.bugs.is_empty() && !arguments.bugs.iter().any(|name| name == bug.name) {
             continue;
         }
         let plan = bug.plan(arguments.start_seed);
-        let switch = [(saboteur::SWITCH.to_owned(), bug.name.to_owned())];
+        let name = if arguments.control { "none" } else { bug.name };
+        let switch = [(saboteur::SWITCH.to_owned(), name.to_owned())];
+        let begun = Instant::now();
         let outcome = history::run(&plan, &place.program, &place.path, &switch).await?;
         let named = outcome.report.named();
         let caught = named.iter().any(|(name, _)| bug.expected.contains(&name.as_str()));
-        all_caught &= caught;
-        let verdict = if caught { "caught" } else { "MISSED" };
-        println!("{verdict} {} (expected {}) {}", bug.name, bug.expected.join(" or "), line(&plan, &outcome));
+        let (fine, verdict) = match (arguments.control, outcome.report.is_clean()) {
+            (true, true) => (true, "clean"),
+            (true, false) => (false, "NOT CLEAN without"),
+            (false, _) if caught => (true, "caught"),
+            (false, _) => (false, "MISSED"),
+        };
+        as_it_should_be &= fine;
+        let (seconds, expected) = (begun.elapsed().as_secs(), bug.expected.join(" or "));
+        println!("{verdict} {} (expected {expected}) {seconds} s {}", bug.name, line(&plan, &outcome));
     }
-    Ok(all_caught)
+    Ok(as_it_should_be)
 }
 
 /// The line of one history.

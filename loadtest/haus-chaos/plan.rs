@@ -110,6 +110,8 @@ impl Strike {
 /// A history before it happens.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Names the files of this history.
+    pub name: String,
     pub seed: u64,
     pub nodes: usize,
     pub seconds: u64,
@@ -131,7 +133,7 @@ impl Plan {
         let first = if rng.chance(50) { [1, 6, 3] } else { [5, 3, 1] };
         let first = first.map(|kind| strike(kind, nodes as u64, &mut rng));
         let strikes = first.into_iter().chain(menu).map(|strike| (rng.between(300, 1200), strike)).collect();
-        Self { seed, nodes, seconds, workload, strikes }
+        Self { name: format!("seed-{seed}"), seed, nodes, seconds, workload, strikes }
     }
 }
 

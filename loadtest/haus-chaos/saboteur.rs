@@ -43,7 +43,8 @@ impl Bug {
     /// The history that provokes it.
     pub fn plan(&self, seed: u64) -> Plan {
         let strikes = self.strikes.to_vec();
-        Plan { seed, nodes: 2, seconds: self.seconds, workload: (self.workload)(), strikes }
+        let name = format!("{}-{seed}", self.name);
+        Plan { name, seed, nodes: 2, seconds: self.seconds, workload: (self.workload)(), strikes }
     }
 }
 

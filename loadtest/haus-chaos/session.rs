@@ -26,6 +26,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 /// Receive buffer of the client's socket, bytes: small, so that a client that stops reading is felt by the node soon.
 const RECEIVE_BUFFER_BYTES: u32 = 16 * 1024;
+/// Most bytes of the commands in one message; below the protocol's limit of a frame.
+const BATCH_BYTES: usize = 48 << 10;
 /// Orders not yet followed.
 const ORDERS: usize = 16;
 
@@ -158,15 +160,61 @@ async fn connect(address: SocketAddr) -> Option<WebSocketStream<TcpStream>> {
 
 /// Writes commands, several as one batch.
 async fn write(socket: &mut WebSocketStream<TcpStream>, out: &[Value]) -> bool {
-    for batch in out.chunks(BATCH_FRAMES) {
-        let text = match batch {
-            [one] => one.to_string(),
-            several => Value::from(several.to_vec()).to_string(),
-        };
+    for text in batches(out) {
         if timeout(CONNECT_DEADLINE, socket.send(Frame::text(text))).await.is_ok_and(|sent| sent.is_ok()) {
             continue;
         }
         return false;
     }
     true
+}
+
+/// Commands as messages: one alone as it is, several as an array within the protocol's limits.
+fn batches(out: &[Value]) -> Vec<String> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for frame in out.iter().map(Value::to_string) {
+        bytes += frame.len();
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_FRAMES && bytes <= BATCH_BYTES => batch.push(frame),
+            _ => {
+                bytes = frame.len();
+                batches.push(vec![frame]);
+            }
+        }
+    }
+    let whole = |batch: Vec<String>| match batch.as_slice() {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(",")),
+    };
+    batches.into_iter().map(whole).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{BATCH_BYTES, BATCH_FRAMES, batches};
+
+    #[test]
+    fn batches_stay_within_the_limits_and_lose_nothing() {
+        assert_eq!(batches(&[json!({"id": 1})]), [r#"{"id":1}"#]);
+        let small: Vec<Value> = (0..BATCH_FRAMES + 1).map(|id| json!({"id": id})).collect();
+        let large: Vec<Value> = (0..40).map(|id| json!({"id": id, "d": "x".repeat(BATCH_BYTES / 9)})).collect();
+        for frames in [small, large] {
+            let (mut seen, texts) = (Vec::new(), batches(&frames));
+            assert!(texts.len() > 1);
+            for text in texts {
+                assert!(text.len() < BATCH_BYTES + 2 * BATCH_FRAMES);
+                match serde_json::from_str(&text).expect("JSON") {
+                    Value::Array(batch) => {
+                        assert!(batch.len() <= BATCH_FRAMES);
+                        seen.extend(batch);
+                    }
+                    one => seen.push(one),
+                }
+            }
+            assert_eq!(seen, frames);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use crate::cli::{Resume, pace};
 use crate::clock::{SECOND_NS, now_ns};
-use crate::conn::{Conn, make_room};
+use crate::conn::{Conn, Phase, make_room};
 use crate::drive::{Dialing, connect, connect_all};
 use crate::engine::{Ended, Engine};
 use crate::error::{LoadError, doing};
@@ -12,14 +12,17 @@ use crate::paced::engine_for;
 use crate::procfs::{Snapshot, round};
 use crate::report::{Reporter, per_second};
 use crate::schedule::Schedule;
+use crate::tally::Tally;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Sockets that stay and send while the others are away.
 const SENDERS: usize = 64;
 /// Sends in flight while the others are away.
 const IN_FLIGHT: u64 = 64;
+/// How often a socket that was turned away dials at most.
+const ROUNDS: usize = 5;
 /// Longest wait for a killed node's sockets to end, for the sends, and for the last `resumed`; nanoseconds.
 const PATIENCE_NS: u64 = 60 * SECOND_NS;
 
@@ -51,7 +54,7 @@ pub fn run(args: &Resume) -> Result<bool, LoadError> {
     let before = Snapshot::take(&common.pid);
     let start = now_ns();
     let dialing = Dialing { per_second: common.rate, ..common.dialing() };
-    connect(&mut engine, &away, dialing, &mut reporter)?;
+    let redials = come_back(&mut engine, &away, dialing, &mut reporter)?;
     let ready_ns = now_ns() - start;
     wait(&mut engine, "the last resumed", |engine| engine.resumed >= engine.live.saturating_sub(SENDERS))?;
     let resumed_ns = now_ns() - start;
@@ -63,12 +66,37 @@ pub fn run(args: &Resume) -> Result<bool, LoadError> {
         "killed": args.kill_pid, "firstConnectS": round(first_ns as f64 / 1e9, 3), "sentWhileAway": sent,
         "readyS": round(ready_ns as f64 / 1e9, 3), "resumedS": round(resumed_ns as f64 / 1e9, 3),
         "resumedPerS": per_second(engine.resumed as u64, resumed_ns), "sinceCutS": round((now_ns() - cut_ns) as f64 / 1e9, 3),
-        "resumedMs": engine.tally.resumes.total(), "updatesReplayed": engine.tally.counts.deliveries.saturating_sub(engine.tally.counts.owed),
+        "redials": redials, "resumedMs": engine.tally.resumes.total(), "updatesReplayed": engine.tally.counts.deliveries.saturating_sub(engine.tally.counts.owed),
         "positionsBehind": behind, "frames": engine.tally.plain,
         "processes": after.report_since(&before, &common.pid, 0, engine.resumed as u64),
         "idlePercent": round(after.idle_percent_since(&before), 1), "checks": engine.tally.checks(),
     }))?;
     Ok(clean)
+}
+
+/// Opens all sockets, and those that were turned away again, as a client would. Returns how many dials were repeated, by cause.
+fn come_back(
+    engine: &mut Engine,
+    away: &[usize],
+    dialing: Dialing,
+    reporter: &mut Reporter,
+) -> Result<BTreeMap<String, u64>, LoadError> {
+    let mut redials = BTreeMap::new();
+    let mut left = away.to_vec();
+    for _ in 0..ROUNDS {
+        connect(engine, &left, dialing, reporter)?;
+        left.retain(|i| engine.conns[*i].phase == Phase::Ended);
+        if left.is_empty() {
+            break;
+        }
+        for (why, count) in std::mem::take(&mut engine.tally.closed) {
+            *redials.entry(why).or_insert(0) += count;
+        }
+    }
+    for _ in left {
+        Tally::count(&mut engine.tally.closed, b"never came back");
+    }
+    Ok(redials)
 }
 
 /// Adds the sockets that stay, on the last url, their people spread over the file.

@@ -11,6 +11,9 @@ const MAX_LATENCY_US: u64 = 120_000_000;
 /// Positions known to be missing that are remembered, to tell a late update from a double. Beyond it a late one counts as a double.
 const MISSING_LIMIT: usize = 100_000;
 
+/// Misfits kept in words.
+const FIRST_FAULTS: usize = 8;
+
 /// Latencies of one sort: those of the running second and all before it.
 pub struct Latencies {
     second: Histogram<u64>,
@@ -121,6 +124,8 @@ pub struct Tally {
     pub closed: BTreeMap<String, u64>,
     /// Frames without position, by name.
     pub plain: BTreeMap<String, u64>,
+    /// The first misfits in words, for whoever looks into them.
+    pub first_faults: Vec<String>,
     missing: HashSet<(u32, u32, u64)>,
 }
 
@@ -139,6 +144,7 @@ impl Tally {
             errors: BTreeMap::new(),
             closed: BTreeMap::new(),
             plain: BTreeMap::new(),
+            first_faults: Vec::new(),
             missing: HashSet::new(),
         })
     }
@@ -162,6 +168,9 @@ impl Tally {
 
     #[cold]
     fn misfit(&mut self, socket: u32, stream: u32, last: u64, seq: u64) -> u64 {
+        if self.first_faults.len() < FIRST_FAULTS {
+            self.first_faults.push(format!("socket {socket}, stream {stream}: held {last}, got {seq}"));
+        }
         if seq > last {
             self.faults.gaps += seq - last - 1;
             for skipped in last + 1..seq {
@@ -208,7 +217,7 @@ impl Tally {
             "gaps": faults.gaps, "doubles": faults.doubles, "reorders": faults.reorders, "unreadable": faults.unreadable,
             "strangers": faults.strangers, "missingAcks": self.missing_acks(), "missingDeliveries": self.missing_deliveries(),
             "replacedBySnapshot": self.counts.replaced,
-            "closed": self.closed, "errors": self.errors,
+            "firstFaults": self.first_faults, "closed": self.closed, "errors": self.errors,
         })
     }
 

@@ -27,6 +27,8 @@ pub struct Vitals {
     pub draining: Arc<AtomicBool>,
     /// Whether the database keeps its settings safe; the text names the one that is not.
     pub unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The coming month has no partition for its messages.
+    pub partition_missing: Arc<AtomicBool>,
     pub limits_on: bool,
 }
 
@@ -59,6 +61,7 @@ pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
     let database = match (vitals.unsafe_database)() {
         Some(setting) => format!("unsafe: {setting}"),
         None if vitals.node.poll_age().is_none_or(|age| age.as_millis() > POLL_AGE_MS) => "unreachable".to_owned(),
+        None if vitals.partition_missing.load(Ordering::Relaxed) => "next partition of messages missing".to_owned(),
         None => "ok".to_owned(),
     };
     let courier = if vitals.courier.health() == Health::Healthy { "ok" } else { "unhealthy" };

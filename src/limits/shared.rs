@@ -98,7 +98,7 @@ async fn exchange(limiter: Weak<RateLimiter>, client: Client) {
 
 async fn tell(limiter: &RateLimiter, client: &Client, taken: &[(Uuid, u32)]) -> Result<(), String> {
     let keys: Vec<String> = taken.iter().map(|(profile_id, _)| format!("haus:rate:{profile_id}")).collect();
-    let mut arguments = vec![limiter.full as i64, RATE_WINDOW_MS as i64];
+    let mut arguments = vec![limiter.size, RATE_WINDOW_MS as i64];
     arguments.extend(taken.iter().map(|(_, n)| i64::from(*n)));
     let left: Vec<i64> = match timeout(2 * RESPONSE, client.eval(SCRIPT, keys, arguments)).await {
         Ok(Ok(left)) => left,
@@ -106,6 +106,6 @@ async fn tell(limiter: &RateLimiter, client: &Client, taken: &[(Uuid, u32)]) -> 
         Err(_) => return Err("no answer".to_owned()),
     };
     let now_ms = limiter.now_ms();
-    taken.iter().zip(left).for_each(|((profile_id, _), left)| limiter.cap(*profile_id, left as f64, now_ms));
+    taken.iter().zip(left).for_each(|((profile_id, _), left)| limiter.cap(*profile_id, left, now_ms));
     Ok(())
 }

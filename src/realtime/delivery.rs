@@ -29,6 +29,8 @@ pub(super) struct Local {
     pub stream: StreamId,
     /// Runs up to here were delivered to `members`; `UNSET` until the hub was asked for the first time.
     pub delivered: u64,
+    /// Which life of the hub's feed `delivered` is about; runs of an earlier one, still under way, are for nobody.
+    pub incarnation: u64,
     /// Sessions that are live.
     pub members: Vec<u32>,
     /// Sessions that are live from a position above `delivered` on: runs still under way reach them only from there.
@@ -64,6 +66,9 @@ impl Worker {
     pub(super) fn deliver(&mut self, run: &Run) {
         let number = self.local_of(run.stream);
         let Some(local) = self.locals.get_mut(number as usize) else { return };
+        if local.incarnation != run.incarnation {
+            return;
+        }
         let seen = run.updates.partition_point(|update| update.seq <= local.delivered);
         let mut fresh = &run.updates[seen..];
         let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return };
@@ -192,11 +197,15 @@ impl Worker {
         if session.phase == Phase::Closing {
             return;
         }
+        if !self.is_live(session, update.stream) {
+            // It fell behind a moment ago: this comes from the log, after what it missed.
+            return;
+        }
         if session.outbox.has_room(update.frame.len()) {
             session.outbox.push(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
-        } else if self.is_live(session, update.stream) && !saboteur::plants(Bug::DropFullQueue) {
+        } else if !saboteur::plants(Bug::DropFullQueue) {
             self.fall_behind(slot, session, update.stream, update.seq - 1);
         }
     }
@@ -244,7 +253,7 @@ impl Worker {
     }
 
     fn new_local(&mut self, stream: StreamId) -> u32 {
-        let local = Local { stream, delivered: UNSET, members: Vec::new(), young: Vec::new(), behind: 0 };
+        let local = Local { stream, delivered: UNSET, incarnation: 0, members: Vec::new(), young: Vec::new(), behind: 0 };
         let number = match self.free_locals.pop() {
             Some(number) => {
                 self.locals[number as usize] = local;
@@ -361,9 +370,9 @@ impl Worker {
         let StreamPlan { stream, since, known, snapshot, .. } = behind.plan;
         let addr = self.addr(slot, session);
         if !snapshot {
-            let attach = self.shared.hub.attach(self.index, stream, since, known);
+            let (attach, incarnation) = self.shared.hub.attach(self.index, stream, since, known);
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
-            self.expect_runs(stream, *head);
+            self.expect_runs(stream, *head, incarnation);
             match attach {
                 Attach::Live { mut updates, reached, .. } => {
                     // Planted: the rest of a long resume is left out.
@@ -392,12 +401,13 @@ impl Worker {
     }
 
     /// The hub has noted this worker's interest while the feed stood at `head`: runs come from there on.
-    fn expect_runs(&mut self, stream: StreamId, head: u64) {
+    fn expect_runs(&mut self, stream: StreamId, head: u64, incarnation: u64) {
         let number = self.local_of(stream);
         if let Some(local) = self.locals.get_mut(number as usize)
-            && local.delivered == UNSET
+            && (local.delivered == UNSET || local.incarnation != incarnation)
         {
             local.delivered = head;
+            local.incarnation = incarnation;
         }
     }
 

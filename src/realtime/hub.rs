@@ -5,7 +5,7 @@
 //! order. Nothing blocks under it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use uuid::Uuid;
@@ -24,6 +24,8 @@ pub const RINGS_BYTES: usize = 256 << 20;
 
 struct Entry {
     feed: Feed,
+    /// Tells this feed from an earlier one of the same stream, whose runs may still lie in an inbox.
+    incarnation: u64,
     /// One bit a worker.
     interest: u64,
 }
@@ -35,12 +37,13 @@ pub struct Hub {
     courier: Arc<dyn Courier>,
     repairs: Arc<Repairs>,
     ring_bytes: AtomicUsize,
+    incarnations: AtomicU64,
 }
 
 impl Hub {
     pub fn new(courier: Arc<dyn Courier>, repairs: Arc<Repairs>) -> Arc<Self> {
         let shards = (0..LOCKS).map(|_| Mutex::new(HashMap::new())).collect();
-        Arc::new(Self { shards, inboxes: OnceLock::new(), courier, repairs, ring_bytes: AtomicUsize::new(0) })
+        Arc::new(Self { shards, inboxes: OnceLock::new(), courier, repairs, ring_bytes: AtomicUsize::new(0), incarnations: AtomicU64::new(0) })
     }
 
     /// Told once, when the workers exist.
@@ -91,14 +94,16 @@ impl Hub {
     }
 
     /// Makes a worker's session live in a stream, from `since` on. `known`: a head the caller has read from the database.
-    /// The worker has interest from here on, also when the answer is `Behind`.
-    pub fn attach(&self, worker: u16, stream: StreamId, since: u64, known: u64) -> Attach {
+    /// The worker has interest from here on, also when the answer is `Behind`. The number is the feed's incarnation, which
+    /// its runs carry.
+    pub fn attach(&self, worker: u16, stream: StreamId, since: u64, known: u64) -> (Attach, u64) {
         let mut shard = self.shard(stream);
         let entry = shard.entry(stream).or_insert_with(|| {
             // Hints between the caller's read and now may have passed by: the head is looked up once more.
             self.repairs.fresh(stream);
             self.courier.subscribe(&[stream.shard(SHARDS)]);
-            Entry { feed: Feed::new(known.max(since)), interest: 0 }
+            let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed) + 1;
+            Entry { feed: Feed::new(known.max(since)), incarnation, interest: 0 }
         });
         entry.interest |= 1 << worker;
         entry.feed.know(known);
@@ -106,7 +111,7 @@ impl Hub {
         if entry.feed.hole().is_some() {
             self.repairs.hole(stream);
         }
-        attach
+        (attach, entry.incarnation)
     }
 
     /// A worker has no session left in a stream.
@@ -156,7 +161,7 @@ impl Hub {
         }
         let updates: Arc<[Update]> = std::mem::take(ready).into();
         for inbox in interested(self.inboxes(), entry.interest) {
-            inbox.push(ToWorker::Run(Run { stream, updates: updates.clone() }));
+            inbox.push(ToWorker::Run(Run { stream, incarnation: entry.incarnation, updates: updates.clone() }));
         }
     }
 

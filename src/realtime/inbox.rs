@@ -30,6 +30,8 @@ pub struct SessionAddr {
 #[derive(Debug, Clone)]
 pub struct Run {
     pub stream: StreamId,
+    /// The life of the feed that it comes from.
+    pub incarnation: u64,
     pub updates: Arc<[Update]>,
 }
 

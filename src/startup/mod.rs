@@ -35,6 +35,8 @@ use welcome::Welcomes;
 const SEND_CONNECTIONS: u32 = 3;
 /// Connections of everything else.
 const CONNECTIONS: u32 = 12;
+/// Connections that may wait to be accepted (the kernel's `somaxconn` caps it).
+const BACKLOG: i32 = 4096;
 /// How long the database may stay away at start.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -140,6 +142,8 @@ pub async fn run(
         Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
     revoke_sockets(&identity, &node);
     tokio::spawn(identity.revoked().clone().keep_polling(pool.clone()));
+    let partition_missing = Arc::new(AtomicBool::new(false));
+    tokio::spawn(watch_partitions(pool.clone(), partition_missing.clone()));
     tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
 
     let config = Arc::new(config);
@@ -151,12 +155,15 @@ pub async fn run(
         courier: courier.clone(),
         draining: draining.clone(),
         unsafe_database,
+        partition_missing,
         limits_on: config.limits_on(),
     };
     let per_address = if config.limits_on() { config.sockets_per_address } else { u32::MAX };
     let sockets = Sockets { node: node.clone(), addresses: Arc::new(Addresses::default()), per_address };
     let routes = site::site(state, sockets, vitals.clone());
     listener.set_nonblocking(true).map_err(StartupError::failed)?;
+    // The library's backlog of 128 makes a storm of connects wait for repeated SYNs.
+    rustix::net::listen(&listener, BACKLOG).map_err(StartupError::failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartupError::failed)?;
     let address = listener.local_addr().map_err(StartupError::failed)?;
     let (stop, stopped) = watch::channel(false);
@@ -265,6 +272,23 @@ async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
                 node.keep_epoch(&epoch.to_string());
             }
         }
+    }
+}
+
+/// Looks once an hour whether the coming month has a place for its messages; `haus migrate` makes it.
+async fn watch_partitions(pool: PgPool, missing: Arc<AtomicBool>) {
+    loop {
+        let pause = match migrate::next_partition_exists(&pool).await {
+            Ok(exists) => {
+                missing.store(!exists, Ordering::Relaxed);
+                if !exists {
+                    tracing::error!("messages of the coming month have no partition: run haus migrate");
+                }
+                Duration::from_secs(3600)
+            }
+            Err(_) => Duration::from_secs(10),
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

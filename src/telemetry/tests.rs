@@ -12,8 +12,10 @@ use super::{DROP_REASONS, Metrics, REFUSAL_REASONS, metrics, render, sample};
 #[test]
 fn a_scrape_holds_what_was_counted_and_sampled() {
     metrics().feed_repairs.inc_by(3);
-    sample(|metrics| metrics.db_pool_in_use.set(7));
+    let sampling = sample(|metrics| metrics.db_pool_in_use.set(7));
     let text = render();
+    drop(sampling);
+    metrics().db_pool_in_use.set(0);
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect(name);
         line.parse::<f64>().expect("a number")
@@ -23,6 +25,7 @@ fn a_scrape_holds_what_was_counted_and_sampled() {
     assert!(value("haus_process_open_fds") >= 3.0);
     assert!(value("haus_process_resident_bytes") > 1e6);
     assert!(value("haus_process_cpu_seconds_total") > 0.0);
+    assert!(render().contains("haus_db_pool_in_use 0\n"), "sampled no more");
     assert!(text.contains("# TYPE haus_send_commit_seconds histogram"));
     assert!(text.contains("haus_dropped_total{reason=\"courier_queue\"}"));
 }

@@ -104,7 +104,8 @@ impl Cluster {
         let task = tokio::spawn(startup::run(config, listener, services, watched, move |address, _| {
             let _ = tell.send(address.to_string());
         }));
-        let address = tokio::time::timeout(Duration::from_secs(20), ready).await.expect("ready in time").expect("ready");
+        let address =
+            tokio::time::timeout(Duration::from_secs(20), ready).await.expect("ready in time").expect("ready");
         self.nodes.push(Running { address, drain, task });
     }
 
@@ -159,8 +160,7 @@ impl Cluster {
 
     pub async fn add_member(&self, node: usize, by: &Person, thread: Uuid, who: &Person) {
         let body = json!({"profileIds": [who.id]});
-        let (status, answer) =
-            self.rest(node, "POST", &format!("/v1/threads/{thread}/members"), by, Some(body)).await;
+        let (status, answer) = self.rest(node, "POST", &format!("/v1/threads/{thread}/members"), by, Some(body)).await;
         assert!((200..300).contains(&status), "{status} {answer}");
     }
 

@@ -1,9 +1,9 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod courier;
 mod cluster;
 mod counts;
+mod courier;
 mod deploy;
 mod faults;
 mod idempotency;

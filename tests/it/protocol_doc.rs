@@ -74,9 +74,26 @@ fn every_route_stands_in_the_page() {
     assert!(routes > 15, "{routes} routes");
 }
 
+/// The engine's source, all files of it.
+fn engine() -> String {
+    let mut source = String::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/realtime")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("the folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                source += &std::fs::read_to_string(path).expect("a source file");
+            }
+        }
+    }
+    source
+}
+
 /// The names that the socket's dispatcher compares `cmd` with.
 fn dispatched() -> BTreeSet<String> {
-    let source = file("src/realtime/commands.rs");
+    let source = engine();
     let (_, after) = source.split_once("match cmd {").expect("the dispatcher");
     let (arms, _) = after.split_once("_ => Err(Refusal::new(ErrorCode::UnknownCmd").expect("its last arm");
     let mut names: BTreeSet<String> = arms
@@ -103,12 +120,9 @@ fn the_commands_of_the_documents_are_those_that_are_served() {
 #[test]
 fn the_notices_of_the_documents_are_those_that_are_sent() {
     let mut sent = BTreeSet::from(["snapshot".to_owned()]);
-    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/realtime")).expect("the folder") {
-        let source = std::fs::read_to_string(entry.expect("an entry").path()).expect("a source file");
-        for call in source.split("reply::notice(").skip(1) {
-            let name = call.split('"').nth(1).expect("the name of the notice");
-            sent.insert(name.to_owned());
-        }
+    for call in engine().split("reply::notice(").skip(1) {
+        let name = call.split('"').nth(1).expect("the name of the notice");
+        sent.insert(name.to_owned());
     }
     let described: BTreeSet<String> = NOTICES.iter().map(|notice| notice.name.to_owned()).collect();
     assert_eq!(described, sent, "http::asyncapi::updates against src/realtime");

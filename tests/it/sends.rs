@@ -193,7 +193,8 @@ async fn rest_is_the_same_operation_on_the_same_table() {
     let d = json!({"threadId": thread, "nonce": by_rest, "content": "rest"});
     let again = client.call("message.send", d).await.unwrap();
     assert_eq!((&again["dup"], &again["messageId"]), (&json!(true), &made["messageId"]));
-    let sent = client.call("message.send", json!({"threadId": thread, "nonce": by_socket, "content": "s"})).await.unwrap();
+    let sent =
+        client.call("message.send", json!({"threadId": thread, "nonce": by_socket, "content": "s"})).await.unwrap();
     let (status, again) = post(by_socket, "s").await;
     assert_eq!((status, &again["dup"], &again["messageId"]), (200, &json!(true), &sent["messageId"]));
     let (status, problem) = post(by_socket, "other").await;

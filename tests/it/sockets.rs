@@ -16,7 +16,8 @@ async fn the_server_speaks_first_and_every_credential_is_taken_once() {
     let cluster = cluster(1, &[]).await;
     let [ana] = cluster.persons().await;
     let mut client = cluster.connect(0).await;
-    let limits = json!({"frameBytes": 65536, "contentChars": 4000, "sendsPer10s": 50, "sessions": 20, "spreadMs": 3000});
+    let limits =
+        json!({"frameBytes": 65536, "contentChars": 4000, "sendsPer10s": 50, "sessions": 20, "spreadMs": 3000});
     let hello = client.hello.clone();
     assert_eq!((&hello["protocol"], &hello["node"], &hello["limits"]), (&json!(1), &json!("n1"), &limits));
     assert_eq!((&hello["heartbeatMs"], &hello["authTimeoutMs"]), (&json!(25000), &json!(5000)));
@@ -148,11 +149,9 @@ async fn above_the_cap_the_oldest_session_is_replaced() {
 async fn what_is_no_good_upgrade_is_refused_before_it() {
     let cluster = cluster(1, &["--origins=https://good.example", "--sockets-per-address=3"]).await;
     let address = cluster.nodes[0].address.clone();
-    let origin = async |origin: &str| {
-        match Client::connect_with(&address, &[("origin", origin.to_owned())]).await {
-            Ok(_) => 101,
-            Err(error) => status(&error),
-        }
+    let origin = async |origin: &str| match Client::connect_with(&address, &[("origin", origin.to_owned())]).await {
+        Ok(_) => 101,
+        Err(error) => status(&error),
     };
     assert_eq!(origin("https://good.example").await, 101);
     assert_eq!(origin(&format!("http://{address}")).await, 101);

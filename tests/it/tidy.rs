@@ -186,6 +186,8 @@ fn forbidden_words_are_absent() {
         ["/wo", "rk/"],
         ["/root", "/"],
         ["hca", "rgo"],
+        ["<<<<", "<<<"],
+        [">>>>", ">>>"],
     ]
     .map(|halves| halves.concat());
     let mut faults = Vec::new();

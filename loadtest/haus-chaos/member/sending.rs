@@ -13,7 +13,7 @@ use crate::checker::record::Record;
 const WINDOW: usize = 64;
 /// Threads that get more than their share.
 const HOT: usize = 2;
-/// Frames of one batch (the protocol's most), and a size that stays below the frame limit.
+/// Frames of one batch: the protocol's most.
 pub const BATCH_FRAMES: usize = 64;
 
 impl Member {
