@@ -29,7 +29,8 @@ async fn alone() {
         readers.push(cluster.live(0, &ben).await);
     }
     let sends = metrics().statements.with_label_values(&["send"]);
-    let before = (metrics().updates_encoded.get(), metrics().deliveries.get(), sends.get(), metrics().feed_repairs.get());
+    let before =
+        (metrics().updates_encoded.get(), metrics().deliveries.get(), sends.get(), metrics().feed_repairs.get());
     let frames: Vec<Value> = (0..64)
         .map(|id| {
             let d = json!({"threadId": thread, "nonce": Uuid::now_v7(), "content": "x"});

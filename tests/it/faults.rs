@@ -149,7 +149,9 @@ async fn without_redis_updates_come_from_the_log() {
     cluster.redis.as_ref().unwrap().thaw();
     courier(&cluster, "ok").await;
     crossing(&mut there, &mut here, thread).await;
-    for (client, log) in [(&mut here, cluster.log(0, &ana, thread).await), (&mut there, cluster.log(1, &ben, thread).await)] {
+    for (client, log) in
+        [(&mut here, cluster.log(0, &ana, thread).await), (&mut there, cluster.log(1, &ben, thread).await)]
+    {
         client.drain().await;
         assert_eq!(log.len(), 9);
     }

@@ -18,7 +18,16 @@ async fn what_is_no_frame_is_invalid_ten_times_a_minute() {
     let mut client = cluster.live(0, &ana).await;
     let batch = json!(vec![json!({"cmd": "ping"}); 65]).to_string();
     let bad = [
-        "", "{", "null", "7", "\"x\"", "{}", r#"{"id":"1","cmd":"ping"}"#, r#"{"id":-1,"cmd":"ping"}"#, batch.as_str(), "[7]",
+        "",
+        "{",
+        "null",
+        "7",
+        "\"x\"",
+        "{}",
+        r#"{"id":"1","cmd":"ping"}"#,
+        r#"{"id":-1,"cmd":"ping"}"#,
+        batch.as_str(),
+        "[7]",
     ];
     assert_eq!(bad.len(), 10);
     for text in bad {
@@ -102,7 +111,11 @@ async fn a_slow_reader_lags_is_fed_from_the_log_and_loses_nothing() {
     let mut sender = cluster.live(0, &ana).await;
     let lagging = metrics().lagging_sessions.get();
     let sent = fill(&mut sender, thread, || metrics().lagging_sessions.get() > lagging).await
-        + fill(&mut sender, thread, { let n = std::cell::Cell::new(0); move || n.replace(n.get() + 1) == 2 }).await;
+        + fill(&mut sender, thread, {
+            let n = std::cell::Cell::new(0);
+            move || n.replace(n.get() + 1) == 2
+        })
+        .await;
     // Nobody else notices.
     for seq in 2..sent + 2 {
         assert_eq!(quick.update(&name).await.json["seq"], seq);

@@ -99,8 +99,16 @@ fn cases() -> Vec<(String, Vec<u8>, Expect)> {
     }
     // 8.1: text is UTF-8.
     let bad: [&[u8]; 10] = [
-        b"\xFF", b"\xC0\x80", b"\xED\xA0\x80", b"\xF4\x90\x80\x80", b"\xE2\x82", b"\x80", b"{\"a\":\"\xC3\"}",
-        b"\xF8\x88\x80\x80\x80", b"\xC1\xBF", b"\xF0\x80\x80\xAF",
+        b"\xFF",
+        b"\xC0\x80",
+        b"\xED\xA0\x80",
+        b"\xF4\x90\x80\x80",
+        b"\xE2\x82",
+        b"\x80",
+        b"{\"a\":\"\xC3\"}",
+        b"\xF8\x88\x80\x80\x80",
+        b"\xC1\xBF",
+        b"\xF0\x80\x80\xAF",
     ];
     for bytes in bad {
         add(format!("{bytes:02x?}"), frame(0x81, bytes), Close(1007));

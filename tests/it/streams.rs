@@ -41,7 +41,8 @@ async fn a_new_thread_comes_before_its_updates() {
     maker.say(thread, "first").await;
     for client in &mut others {
         client.update(&thread.to_string()).await;
-        let added = client.kept.iter().position(|frame| frame.json["up"] == "thread.added").expect("thread.added first");
+        let added =
+            client.kept.iter().position(|frame| frame.json["up"] == "thread.added").expect("thread.added first");
         let row = client.kept[added].json["d"]["thread"].clone();
         assert_eq!((&row["id"], &row["seq"]), (&json!(thread), &json!(1)));
     }
@@ -168,7 +169,8 @@ async fn what_cannot_be_replayed_is_said_so() {
     assert_eq!((&d["thread"]["id"], d["members"].as_array().unwrap().len()), (&json!(long), 2));
     assert_eq!(resumed["streams"][long.to_string()], 561);
     assert_eq!(resumed["reset"], json!([short]));
-    let mut denied: Vec<&str> = resumed["denied"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let mut denied: Vec<&str> =
+        resumed["denied"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     denied.sort_unstable();
     let mut expected = [foreign.to_string(), "junk".to_owned()];
     expected.sort_unstable();
@@ -187,7 +189,10 @@ async fn what_cannot_be_replayed_is_said_so() {
     assert_eq!((resumed["reset"].as_array().unwrap().len(), &resumed["streams"]), (2, &json!({})));
 
     // `sync` later does the same for a live socket.
-    assert_eq!(client.call("sync", json!({"streams": {short.to_string(): 4, foreign.to_string(): 0}})).await, Ok(json!({})));
+    assert_eq!(
+        client.call("sync", json!({"streams": {short.to_string(): 4, foreign.to_string(): 0}})).await,
+        Ok(json!({}))
+    );
     let resumed = client.up("resumed").await["d"].clone();
     assert_eq!((&resumed["streams"], &resumed["denied"]), (&json!({short.to_string(): 7}), &json!([foreign])));
     let frames: Vec<Frame> = client.kept.drain(..).collect();
