@@ -253,7 +253,8 @@ impl Worker {
     }
 
     fn new_local(&mut self, stream: StreamId) -> u32 {
-        let local = Local { stream, delivered: UNSET, incarnation: 0, members: Vec::new(), young: Vec::new(), behind: 0 };
+        let local =
+            Local { stream, delivered: UNSET, incarnation: 0, members: Vec::new(), young: Vec::new(), behind: 0 };
         let number = match self.free_locals.pop() {
             Some(number) => {
                 self.locals[number as usize] = local;
