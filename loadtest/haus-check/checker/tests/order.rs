@@ -117,11 +117,7 @@ fn a9_snapshot_and_reset_are_no_truncation_once_read() {
     let unread = vec![open(), auth(at(0), at(2)), reset.clone(), page(&[2]), got(3, 3), SETTLED, END];
     expect("a10-reset-unread", three(unread), &["A10"]);
     let records = vec![open(), auth(at(0), at(2)), reset, READ, page(&[1, 2]), got(3, 3), SETTLED, END];
-    expect(
-        "a9-reset",
-        [vec![send(1), send(2), send(3)], records, (1..=3).map(|n| log(n, n)).collect()].concat(),
-        &[],
-    );
+    expect("a9-reset", [vec![send(1), send(2), send(3)], records, (1..=3).map(|n| log(n, n)).collect()].concat(), &[]);
 }
 
 #[test]
