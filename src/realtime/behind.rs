@@ -153,7 +153,8 @@ impl Worker {
             }
         };
         let bytes: usize = updates.iter().map(|update| update.frame.len()).sum();
-        if behind.plan.resumed {
+        // What was committed after the client asked is no part of its resume and is not counted: it is never reset.
+        if behind.plan.resumed && since < behind.plan.known {
             catch_up.resume_bytes += bytes;
             if catch_up.resume_bytes > CATCH_UP_BYTES {
                 self.reset_rest(session, behind);
@@ -186,12 +187,14 @@ impl Worker {
         self.pump(slot, session);
     }
 
-    /// The catch-up is as large as one may be: what is left of it is reset, live at its head.
+    /// The catch-up is as large as one may be: what is left of it is reset, live at its head. A stream that has got to
+    /// the head it was asked from, or beyond, has nothing left: going back there would bring updates twice.
     pub(super) fn reset_rest(&mut self, session: &mut Session, current: Behind) {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
         catch_up.queue.push_front(current);
         let mut jumped = Vec::new();
-        for behind in catch_up.queue.iter_mut().filter(|behind| behind.plan.resumed) {
+        let is_short = |plan: &StreamPlan| plan.resumed && (plan.snapshot || plan.since < plan.known);
+        for behind in catch_up.queue.iter_mut().filter(|behind| is_short(&behind.plan)) {
             behind.plan.resumed = false;
             behind.plan.snapshot = false;
             behind.plan.since = behind.plan.known;
