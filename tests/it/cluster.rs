@@ -23,16 +23,9 @@ pub const SECRET_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 pub struct Running {
     /// Without scheme.
     pub address: String,
-    drain: watch::Sender<bool>,
-    task: tokio::task::JoinHandle<Result<(), startup::StartupError>>,
-}
-
-impl Running {
-    /// Closes every socket and ends.
-    pub async fn stop(self) {
-        self.drain.send_replace(true);
-        self.task.await.unwrap().unwrap();
-    }
+    /// The node drains when this is dropped.
+    _drain: watch::Sender<bool>,
+    _task: tokio::task::JoinHandle<Result<(), startup::StartupError>>,
 }
 
 /// Somebody with a token.
@@ -106,7 +99,7 @@ impl Cluster {
         }));
         let address =
             tokio::time::timeout(Duration::from_secs(20), ready).await.expect("ready in time").expect("ready");
-        self.nodes.push(Running { address, drain, task });
+        self.nodes.push(Running { address, _drain: drain, _task: task });
     }
 
     /// A new member with a token.

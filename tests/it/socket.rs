@@ -65,10 +65,6 @@ impl Client {
         let _ = self.ws.send(Message::text(text)).await;
     }
 
-    pub async fn send_message(&mut self, message: Message) {
-        let _ = self.ws.send(message).await;
-    }
-
     /// The next frame from the wire, or how the socket was closed.
     async fn read(&mut self) -> Result<Frame, Closed> {
         loop {
@@ -85,14 +81,6 @@ impl Client {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Err(Closed { code: 1006, reason: String::new() }),
             }
-        }
-    }
-
-    /// The next frame, kept ones first.
-    pub async fn next(&mut self) -> Frame {
-        match self.kept.pop_front() {
-            Some(frame) => frame,
-            None => self.read().await.unwrap_or_else(|closed| panic!("closed: {closed:?}")),
         }
     }
 
