@@ -58,14 +58,12 @@ macro_rules! select_log {
 /// `unavailable`.
 pub async fn thread_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Result<Vec<Vec<Update>>, Refusal> {
     let (ids, since): (Vec<Uuid>, Vec<i64>) = asked.iter().copied().unzip();
-    let statement = sqlx::query(select_log!("log_pages($1, $2, $3)"))
-        .bind(ids)
-        .bind(since)
-        .bind(limit.clamp(1, PAGE_UPDATES) as i32);
+    let limit = limit.clamp(1, PAGE_UPDATES);
+    let statement = sqlx::query(select_log!("log_pages($1, $2, $3)")).bind(ids).bind(since).bind(limit as i32);
     let rows = db::fetch(pool, "log_pages", statement).await?;
     let updates: Vec<Update> =
         rows.iter().map(log_row).collect::<Result<_, _>>().map_err(|error| db::refusal("log_pages", &error))?;
-    Ok(split(asked, updates))
+    Ok(split(asked, updates, limit as usize))
 }
 
 /// For each (profile, since) the updates of the user stream after `since`, at most `limit` each, in the order asked.
@@ -74,10 +72,11 @@ pub async fn thread_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> R
 /// `unavailable`.
 pub async fn user_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Result<Vec<Vec<Update>>, Refusal> {
     let (ids, since): (Vec<Uuid>, Vec<i64>) = asked.iter().copied().unzip();
+    let limit = limit.clamp(1, PAGE_UPDATES);
     let statement = sqlx::query("SELECT profile_id, seq, kind, at, data FROM engine.user_pages($1, $2, $3)")
         .bind(ids)
         .bind(since)
-        .bind(limit.clamp(1, PAGE_UPDATES) as i32);
+        .bind(limit as i32);
     let rows = db::fetch(pool, "user_pages", statement).await?;
     let mut parsed = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -101,7 +100,7 @@ pub async fn user_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Res
             user_update(profile, seq, kind, Timestamp(at), &data, found.get(&(profile, data.thread_id)))
         })
         .collect();
-    Ok(split(asked, updates))
+    Ok(split(asked, updates, limit as usize))
 }
 
 /// Memberships by pair; no call where there is nothing to ask.
@@ -116,20 +115,20 @@ pub(super) async fn present(
     Ok(found.into_iter().map(|membership| ((membership.profile_id, membership.thread.row.id), membership)).collect())
 }
 
-/// Updates in the order asked, split where the stream changes or its `seq` starts again.
-fn split(asked: &[(Uuid, i64)], updates: Vec<Update>) -> Vec<Vec<Update>> {
+/// Updates in the order asked, cut into pages. A stream may be asked several times: within one snapshot a page that is not
+/// full goes on to the head, so the next update in order belongs to it, and after a full page to the next ask.
+fn split(asked: &[(Uuid, i64)], updates: Vec<Update>, limit: usize) -> Vec<Vec<Update>> {
     let mut pages: Vec<Vec<Update>> = asked.iter().map(|_| Vec::new()).collect();
     let mut place = 0;
     for update in updates {
-        // A stream asked twice gives its page twice, one after the other.
-        let goes_on = pages
-            .get(place)
-            .and_then(|page: &Vec<Update>| page.last())
-            .is_some_and(|last| last.stream == update.stream && last.seq < update.seq);
+        let goes_on = pages.get(place).is_some_and(|page: &Vec<Update>| {
+            page.len() < limit && page.last().is_some_and(|last| last.stream == update.stream && last.seq < update.seq)
+        });
         if !goes_on {
+            // The log has no holes: a page begins right after its position; an ask at the head has none.
             let from = place + usize::from(pages.get(place).is_some_and(|page| !page.is_empty()));
-            let id = update.stream.uuid();
-            let Some(step) = asked.iter().skip(from).position(|(stream, _)| *stream == id) else { continue };
+            let is_asked = |(id, since): &(Uuid, i64)| *id == update.stream.uuid() && *since as u64 + 1 == update.seq;
+            let Some(step) = asked.iter().skip(from).position(is_asked) else { continue };
             place = from + step;
         }
         if let Some(page) = pages.get_mut(place) {
@@ -220,20 +219,32 @@ mod tests {
     use bytes::Bytes;
     use uuid::Uuid;
 
+    const LIMIT: usize = 5;
+
+    fn at(id: Uuid, seq: u64) -> Update {
+        let kind = UpdateKind::MessageCreated;
+        Update { stream: StreamId::Thread(id), seq, kind, touch: Touch::None, frame: Bytes::new() }
+    }
+
     #[test]
-    fn pages_stand_in_the_order_asked() {
-        let (a, b, c) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let at = |id, seq| Update {
-            stream: StreamId::Thread(id),
-            seq,
-            kind: UpdateKind::MessageCreated,
-            touch: Touch::None,
-            frame: Bytes::new(),
-        };
-        let asked = [(a, 0), (b, 9), (c, 0), (c, 0), (a, 1)];
-        let rows = vec![at(a, 1), at(a, 2), at(c, 1), at(c, 2), at(c, 1), at(c, 2), at(a, 2)];
-        let pages = split(&asked, rows);
-        let seqs: Vec<Vec<u64>> = pages.iter().map(|page| page.iter().map(|update| update.seq).collect()).collect();
-        assert_eq!(seqs, vec![vec![1, 2], vec![], vec![1, 2], vec![1, 2], vec![2]]);
+    fn every_ask_gets_its_own_page_however_often_a_stream_is_asked() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let head = |id| if id == a { 24 } else { 7 };
+        // All pairs of positions in one stream and some third ones, another stream before, between and after.
+        for first in 0..=24 {
+            for second in 0..=24 {
+                for third in (0..=24).step_by(3) {
+                    let asked = [(b, 3), (a, first), (a, second), (b, 6), (a, third), (b, 7)];
+                    let pages: Vec<Vec<u64>> =
+                        asked.iter().map(|(id, since)| (*since as u64 + 1..=head(*id)).take(LIMIT).collect()).collect();
+                    let rows =
+                        asked.iter().zip(&pages).flat_map(|((id, _), page)| page.iter().map(|seq| at(*id, *seq)));
+                    let cut = split(&asked, rows.collect(), LIMIT);
+                    let seqs: Vec<Vec<u64>> =
+                        cut.iter().map(|page| page.iter().map(|update| update.seq).collect()).collect();
+                    assert_eq!(seqs, pages, "{first} {second} {third}");
+                }
+            }
+        }
     }
 }
