@@ -44,6 +44,10 @@ fn validity(now_ms: i64, expires_at_ms: i64) -> Validity {
 impl Worker {
     /// Looks at the next sessions' clocks.
     pub(super) fn sweep(&mut self) {
+        if self.now_ms / 1000 != self.counted_ms / 1000 {
+            self.counted_ms = self.now_ms;
+            self.count_pending();
+        }
         let unix_ms = Timestamp::now().unix_ms();
         let count = self.slots.len().min(SWEEP_SESSIONS);
         for _ in 0..count {
@@ -56,6 +60,14 @@ impl Worker {
                 self.with(slot, |worker, slot, session| worker.tick(slot, session, unix_ms));
             }
         }
+    }
+
+    /// Tells the gauge what waits in this worker's outboxes, once a second.
+    fn count_pending(&mut self) {
+        let sessions = self.slots.iter().filter_map(|slot| slot.session.as_ref());
+        let bytes = sessions.map(|session| session.outbox.bytes() as i64).sum::<i64>();
+        crate::telemetry::metrics().outbox_pending.add(bytes - self.pending_bytes);
+        self.pending_bytes = bytes;
     }
 
     /// Whether `tick` has anything to do; cheap, as it runs for every session.

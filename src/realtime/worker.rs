@@ -43,6 +43,9 @@ pub struct Worker {
     /// Sockets to flush, in the order they became dirty.
     pub(super) dirty: VecDeque<u32>,
     pub(super) sweep_at: usize,
+    /// When the bytes waiting in outboxes were last counted, and how many there were.
+    pub(super) counted_ms: u64,
+    pub(super) pending_bytes: i64,
     pub(super) inbox: Arc<Inbox>,
     poll: Poll,
     free: Vec<u32>,
@@ -68,6 +71,8 @@ impl Worker {
             now_ms: 0,
             dirty: VecDeque::new(),
             sweep_at: 0,
+            counted_ms: 0,
+            pending_bytes: 0,
             inbox: inbox.clone(),
             poll,
             free: Vec::new(),
