@@ -244,14 +244,14 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its parsing is tested")]
     struct Inner {
         instagram: String,
     }
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its parsing is tested")]
     struct Outer {
         display_name: String,
         social_links: Option<Inner>,

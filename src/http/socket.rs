@@ -41,7 +41,7 @@ struct Offer {
 }
 
 /// Upgrades a request to a socket. 400 for what is no websocket request, 403 for a foreign origin, 426 for another
-/// websocket version, 503 while this node drains or the address holds too many sockets.
+/// websocket version, 503 while the address holds too many sockets.
 pub async fn upgrade(
     State(state): State<AppState>,
     axum::Extension(sockets): axum::Extension<Sockets>,

@@ -3,6 +3,7 @@
 
 use crate::protocol::ErrorCode;
 use crate::protocol::codes::Refusal;
+use crate::store::is_unavailable;
 
 /// A failure of an identity use case.
 #[derive(Debug, thiserror::Error)]
@@ -42,25 +43,6 @@ impl From<sqlx::Error> for IdentityError {
             return Self::Unavailable;
         }
         Self::Database(error)
-    }
-}
-
-/// Whether `error` says that the database cannot serve now, rather than that the statement is wrong.
-pub fn is_unavailable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        // 08 connection, 53 resources, 57 operator intervention, 40 rolled back, 55P03 lock not available,
-        // 25006 read only (a standby), 25P03 idle in transaction.
-        sqlx::Error::Database(cause) => cause.code().is_some_and(|code| {
-            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-                || ["55P03", "25006", "25P03"].contains(&code.as_ref())
-        }),
-        _ => false,
     }
 }
 

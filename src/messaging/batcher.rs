@@ -12,10 +12,10 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::db;
 use super::send::{Outcome, SendRequest, append};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::saboteur::{self, Bug, LATE_COMMIT_MS};
+use crate::store::is_unavailable;
 use crate::telemetry::metrics;
 use crate::updates::Update;
 
@@ -244,7 +244,7 @@ impl<R: Send + 'static> Batcher<R> {
         metrics().statements.with_label_values(&["send"]).inc();
         match tokio::time::timeout(left, append(&mut connection, requests)).await {
             Ok(Ok(result)) => Ok(result),
-            Ok(Err(sqlx::Error::Database(error))) if !db::is_transient(error.code().as_deref()) => {
+            Ok(Err(error @ sqlx::Error::Database(_))) if !is_unavailable(&error) => {
                 Err(CallError::Refused(error.to_string()))
             }
             Ok(Err(error)) => {

@@ -8,6 +8,7 @@ use sqlx::query::Query;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 
 use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::store::is_unavailable;
 use crate::telemetry::metrics;
 
 /// From the call to its answer, the wait for a connection included (protocol: `unavailable` within 2 s).
@@ -99,28 +100,12 @@ fn late(path: &str) -> Refusal {
 
 /// What an error means to the asker; the cause is logged here, once.
 pub fn refusal(path: &str, error: &sqlx::Error) -> Refusal {
-    let transient = match error {
-        sqlx::Error::Database(cause) => is_transient(cause.code().as_deref()),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    };
-    if transient {
+    if is_unavailable(error) {
         tracing::warn!(path, %error, "the database is not available");
         return Refusal::unavailable();
     }
     tracing::error!(path, %error, "the database refused");
     Refusal::new(ErrorCode::Internal, "the request could not be carried out")
-}
-
-/// Classes of SQLSTATE after which the same call may succeed: connection trouble, resources, operator intervention,
-/// locks not had in time, serialisation.
-pub fn is_transient(code: Option<&str>) -> bool {
-    code.is_none_or(|code| ["08", "53", "57", "58", "55", "40", "25"].iter().any(|class| code.starts_with(class)))
 }
 
 /// A value of a column that no enum of ours has: the schema is ahead of this build.

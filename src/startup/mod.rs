@@ -26,6 +26,7 @@ use crate::messaging::send::SendChecker;
 use crate::protocol::CloseCode;
 use crate::realtime::node::Node;
 use crate::realtime::{Backend, EngineOptions, LogReader};
+use crate::store::admission::{self, Refused, START_PATIENCE};
 use crate::store::safety::{self, SafetyState};
 use crate::store::{DbError, epoch, migrate, pools};
 use crate::telemetry;
@@ -38,8 +39,6 @@ const SEND_CONNECTIONS: u32 = 3;
 const CONNECTIONS: u32 = 12;
 /// Connections that may wait to be accepted (the kernel's `somaxconn` caps it).
 const BACKLOG: i32 = 4096;
-/// How long the database may stay away at start.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a node did not start or ended.
 #[derive(Debug, thiserror::Error)]
@@ -47,24 +46,18 @@ pub enum StartupError {
     #[error("{0}")]
     Setting(String),
     #[error("{0}")]
-    Unsafe(#[from] safety::Unsafe),
-    #[error("{0}")]
-    Schema(String),
-    #[error("the database cannot be reached: {0}")]
-    Unreachable(String),
+    Database(#[from] Refused),
     #[error("{0}")]
     Failed(String),
 }
 
 impl StartupError {
     /// Exit codes of the protocol, section 7.
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,
             Self::Setting(_) => 2,
-            Self::Unsafe(_) => 3,
-            Self::Schema(_) => 4,
-            Self::Unreachable(_) => 5,
+            Self::Database(refused) => refused.exit_code(),
         }
     }
 
@@ -98,7 +91,7 @@ pub async fn run(
     let setting = |error: sqlx::Error| StartupError::Setting(format!("DATABASE_URL: {error}"));
     let pool = pools::connect(&services.database_url, &name, CONNECTIONS, &safety_state).map_err(setting)?;
     let send_pool = pools::connect(&services.database_url, &name, SEND_CONNECTIONS, &safety_state).map_err(setting)?;
-    check_database(&services.database_url, &pool, &safety_state).await?;
+    admission::admit(&services.database_url, START_PATIENCE).await?;
     let epoch = epoch::load(&pool).await.map_err(StartupError::failed)?;
 
     let root = keys::parse_root_key(&services.secret_key)
@@ -233,27 +226,6 @@ fn start_courier(services: &Services, listening: Arc<OnceLock<Listening>>) -> Re
                 .map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
             Ok(Arc::new(courier))
         }
-    }
-}
-
-/// Reaches the database within 30 s, then checks its settings, the role and the schema.
-async fn check_database(url: &str, pool: &PgPool, state: &SafetyState) -> Result<(), StartupError> {
-    let options: sqlx::postgres::PgConnectOptions =
-        url.parse().map_err(|error: sqlx::Error| StartupError::Setting(format!("DATABASE_URL: {error}")))?;
-    let deadline = Instant::now() + DATABASE_PATIENCE;
-    let mut connection = loop {
-        match tokio::time::timeout(Duration::from_secs(3), sqlx::ConnectOptions::connect(&options)).await {
-            Ok(Ok(connection)) => break connection,
-            Ok(Err(error)) if Instant::now() > deadline => return Err(StartupError::Unreachable(error.to_string())),
-            Err(_) if Instant::now() > deadline => return Err(StartupError::Unreachable("no answer".into())),
-            _ => tokio::time::sleep(Duration::from_millis(300)).await,
-        }
-    };
-    safety::check_settings(&mut connection, state).await.map_err(StartupError::failed)??;
-    safety::check_role(&mut connection).await.map_err(StartupError::failed)??;
-    match migrate::state(pool).await.map_err(StartupError::failed)? {
-        migrate::SchemaState::AtHead => Ok(()),
-        other => Err(StartupError::Schema(format!("the schema is not at head ({other:?}); run haus migrate"))),
     }
 }
 

@@ -20,25 +20,30 @@ pub enum DbError {
 
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
-        let transient = match &error {
-            sqlx::Error::Database(database) => database.code().is_none_or(|code| is_transient(&code)),
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::Configuration(_) => true,
-            _ => false,
-        };
-        if transient { Self::Unavailable(error.to_string()) } else { Self::Bug(error) }
+        if is_unavailable(&error) { Self::Unavailable(error.to_string()) } else { Self::Bug(error) }
+    }
+}
+
+/// Whether an error says that the database cannot serve now, rather than that the statement is wrong. The one judgement
+/// of this kind: every layer that talks to the database asks it.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(database) => database.code().is_none_or(|code| is_transient(&code)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Configuration(_) => true,
+        _ => false,
     }
 }
 
 /// Whether the same call may succeed later, by the class of its SQLSTATE: connection trouble (08), resources (53),
 /// operator intervention and statement time-out (57), system (58), locks not had in time (55), serialisation (40),
 /// transactions ended from outside (25).
-pub fn is_transient(code: &str) -> bool {
+fn is_transient(code: &str) -> bool {
     ["08", "53", "57", "58", "55", "40", "25"].iter().any(|class| code.starts_with(class))
 }
 

@@ -9,7 +9,7 @@ pub mod migrate;
 pub mod pools;
 pub mod safety;
 
-pub use error::{DbError, with_deadline};
+pub use error::{DbError, is_unavailable, with_deadline};
 
 /// `N` random bytes as hexadecimal text.
 pub fn random_hex<const N: usize>() -> Result<String, std::io::Error> {
