@@ -1,10 +1,12 @@
 //! The node's send batcher: group commit without a delay. A batch is what arrived while the last one was being
-//! committed; no thread is in two batches at once, so the order of a session holds.
+//! committed; no thread is in two batches at once, so the order of a session holds. Who goes next: `lineup`.
 //!
 //! The queue is bounded in sends and bytes: beyond it a send is `unavailable` at once. A send that finds no commit
 //! within `SEND_DEADLINE` is answered `unavailable`; it may still be committed, which its nonce makes harmless.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,55 +14,47 @@ use sqlx::PgPool;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::send::{Outcome, SendRequest, append};
+use super::lineup::{Item, Lineups};
+use super::send::{Outcome, SendRequest, append, append_within};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::saboteur::{self, Bug, LATE_COMMIT_MS};
 use crate::store::is_unavailable;
 use crate::telemetry::metrics;
 use crate::updates::Update;
 
-/// Sends waiting in one node; more are refused `unavailable`.
-pub const QUEUE_SENDS: usize = 20_000;
-/// Bytes of content waiting in one node; more are refused `unavailable`.
-pub const QUEUE_BYTES: usize = 64 << 20;
-/// Most sends in one database call.
-pub const BATCH_SENDS: usize = 128;
-/// Most bytes of content in one database call.
-pub const BATCH_BYTES: usize = 1 << 20;
 /// Calls in flight at once, each on a connection of its own.
 pub const LANES: usize = 2;
 /// From arrival to answer; protocol: `unavailable` within 2 s.
 pub const SEND_DEADLINE: Duration = Duration::from_millis(1800);
 
+/// Keeps a thread's next batch waiting while it, or a clone of it, lives.
+pub type Hold = Arc<dyn Any + Send + Sync>;
+
 /// Where committed updates and answers go. `R` says whom an answer is for and is never looked into.
 pub trait CommitSink<R>: Send + Sync + 'static {
-    /// Called once a batch, after its commit, updates in commit order. Must not block.
-    fn committed(&self, updates: Vec<Update>, answers: Vec<(R, Outcome)>);
+    /// Called once a batch, after its commit, updates in commit order. Must not block. Whoever delivers to many sockets
+    /// takes a hold of the thread, at most one a call, and keeps it until the updates have left the outboxes.
+    fn committed(&self, updates: Vec<Update>, answers: Vec<(R, Outcome)>, hold: &dyn Fn(Uuid) -> Option<Hold>);
 }
 
-struct Item<R> {
-    request: SendRequest,
-    reply: R,
-    arrived: Instant,
+/// A thread's batch is delivered when this goes.
+struct Delivery<R: Send + 'static> {
+    batcher: Arc<Batcher<R>>,
+    thread: Uuid,
+    committed: Instant,
 }
 
-/// Sends of one thread, in order of arrival.
-struct Lineup<R> {
-    waiting: VecDeque<Item<R>>,
-    in_flight: bool,
-}
-
-struct Queue<R> {
-    threads: HashMap<Uuid, Lineup<R>>,
-    /// Threads with waiting sends and none in flight.
-    ready: VecDeque<Uuid>,
-    sends: usize,
-    bytes: usize,
+impl<R: Send + 'static> Drop for Delivery<R> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.batcher.lock().release(self.thread, now - self.committed, now);
+        self.batcher.arrived.notify_one();
+    }
 }
 
 /// Gathers sends and commits them in batches.
 pub struct Batcher<R> {
-    queue: Mutex<Queue<R>>,
+    queue: Mutex<Lineups<R>>,
     arrived: Notify,
     pool: PgPool,
     sink: Arc<dyn CommitSink<R>>,
@@ -69,8 +63,7 @@ pub struct Batcher<R> {
 impl<R: Send + 'static> Batcher<R> {
     /// Starts the lanes on the current runtime.
     pub fn start(pool: PgPool, sink: Arc<dyn CommitSink<R>>) -> Arc<Self> {
-        let queue = Queue { threads: HashMap::new(), ready: VecDeque::new(), sends: 0, bytes: 0 };
-        let batcher = Arc::new(Self { queue: Mutex::new(queue), arrived: Notify::new(), pool, sink });
+        let batcher = Arc::new(Self { queue: Mutex::default(), arrived: Notify::new(), pool, sink });
         for _ in 0..LANES {
             tokio::spawn(Self::lane(batcher.clone()));
         }
@@ -80,107 +73,59 @@ impl<R: Send + 'static> Batcher<R> {
 
     /// Queues a send; its answer comes through the sink. Never blocks.
     pub fn submit(&self, request: SendRequest, reply: R) {
-        let bytes = request_bytes(&request);
-        let mut queue = self.lock();
-        if queue.sends >= QUEUE_SENDS || queue.bytes + bytes > QUEUE_BYTES {
-            drop(queue);
-            metrics().dropped.with_label_values(&["send_queue"]).inc();
-            self.sink.committed(Vec::new(), vec![(reply, Err(Refusal::unavailable()))]);
-            return;
+        let pushed = self.lock().push(Item { request, reply, arrived: Instant::now() });
+        match pushed {
+            Ok(true) => self.arrived.notify_one(),
+            Ok(false) => {}
+            Err(Item { reply, .. }) => {
+                metrics().dropped.with_label_values(&["send_queue"]).inc();
+                self.answer(reply, Err(Refusal::unavailable()));
+            }
         }
-        queue.sends += 1;
-        queue.bytes += bytes;
-        let thread_id = request.thread_id;
-        let item = Item { request, reply, arrived: Instant::now() };
-        let lineup =
-            queue.threads.entry(thread_id).or_insert_with(|| Lineup { waiting: VecDeque::new(), in_flight: false });
-        let was_idle = lineup.waiting.is_empty() && !lineup.in_flight;
-        lineup.waiting.push_back(item);
-        if was_idle {
-            queue.ready.push_back(thread_id);
-        }
-        drop(queue);
-        self.arrived.notify_one();
     }
 
     /// Answers a send that never came to the queue.
     pub fn answer(&self, reply: R, outcome: Outcome) {
-        self.sink.committed(Vec::new(), vec![(reply, outcome)]);
+        self.sink.committed(Vec::new(), vec![(reply, outcome)], &|_| None);
     }
 
     /// Sends waiting for a batch.
     pub fn waiting(&self) -> usize {
-        self.lock().sends
+        self.lock().len()
     }
 
     async fn lane(self: Arc<Self>) {
         loop {
-            let batch = self.take();
+            let now = Instant::now();
+            let (batch, more, next) = {
+                let mut queue = self.lock();
+                (queue.take(now), queue.may_start(now), queue.next_ready())
+            };
             if batch.is_empty() {
-                self.arrived.notified().await;
-                continue;
-            }
-            let threads: HashSet<Uuid> = batch.iter().map(|item| item.request.thread_id).collect();
-            self.commit(batch).await;
-            self.release(threads);
-        }
-    }
-
-    /// The next batch: whole line-ups in the order they became ready, until a cap is reached.
-    fn take(&self) -> Vec<Item<R>> {
-        let mut guard = self.lock();
-        let queue = &mut *guard;
-        let mut batch: Vec<Item<R>> = Vec::new();
-        let mut bytes = 0;
-        let mut nonces = HashSet::new();
-        while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
-            let Some(thread_id) = queue.ready.pop_front() else { break };
-            let Some(lineup) = queue.threads.get_mut(&thread_id) else { continue };
-            if lineup.waiting.is_empty() {
-                // All of it expired while it was ready.
-                queue.threads.remove(&thread_id);
-                continue;
-            }
-            lineup.in_flight = true;
-            while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
-                let Some(next) = lineup.waiting.front() else { break };
-                // The same nonce twice in one call would meet the unique index; the second waits for the next batch.
-                if !nonces.insert((thread_id, next.request.actor_id, next.request.nonce)) {
-                    break;
+                match next {
+                    Some(at) => drop(tokio::time::timeout_at(at.into(), self.arrived.notified()).await),
+                    None => self.arrived.notified().await,
                 }
-                let Some(item) = lineup.waiting.pop_front() else { break };
-                let size = request_bytes(&item.request);
-                queue.sends -= 1;
-                queue.bytes -= size;
-                bytes += size;
-                batch.push(item);
+                continue;
             }
-        }
-        let more = !queue.ready.is_empty();
-        drop(guard);
-        if more {
-            self.arrived.notify_one();
-        }
-        batch
-    }
-
-    fn release(&self, threads: HashSet<Uuid>) {
-        let mut guard = self.lock();
-        let queue = &mut *guard;
-        for thread_id in threads {
-            let Some(lineup) = queue.threads.get_mut(&thread_id) else { continue };
-            lineup.in_flight = false;
-            if lineup.waiting.is_empty() {
-                queue.threads.remove(&thread_id);
-            } else {
-                queue.ready.push_back(thread_id);
+            if more {
+                self.arrived.notify_one();
             }
+            let mut threads: HashSet<Uuid> = batch.iter().map(|item| item.request.thread_id).collect();
+            for held in self.commit(batch).await {
+                threads.remove(&held);
+            }
+            let mut queue = self.lock();
+            queue.ended(now);
+            let done = Instant::now();
+            threads.into_iter().for_each(|thread| queue.release(thread, Duration::ZERO, done));
         }
     }
 
     /// Commits a batch and answers it. A call the database refuses as a whole is repeated in halves, so that one bad row
-    /// fails alone.
-    async fn commit(&self, batch: Vec<Item<R>>) {
+    /// fails alone. Returns the threads that were held: they are released with their hold.
+    async fn commit(self: &Arc<Self>, batch: Vec<Item<R>>) -> HashSet<Uuid> {
+        let mut held = HashSet::new();
         let mut work = VecDeque::from([batch]);
         while let Some(part) = work.pop_front() {
             let (requests, replies): (Vec<SendRequest>, Vec<(R, Instant)>) =
@@ -199,7 +144,12 @@ impl<R: Send + 'static> Batcher<R> {
                             (reply, outcome)
                         })
                         .collect();
-                    self.sink.committed(updates, answers);
+                    // Not while a part is left, which may hold more sends of the same thread.
+                    if work.is_empty() {
+                        held.extend(self.hand_over(updates, answers, done));
+                    } else {
+                        self.sink.committed(updates, answers, &|_| None);
+                    }
                 }
                 Err(CallError::Refused(error)) if requests.len() > 1 => {
                     tracing::warn!(%error, sends = requests.len(), "a batch was refused; trying its halves");
@@ -224,10 +174,26 @@ impl<R: Send + 'static> Batcher<R> {
                         }
                     };
                     let answers = replies.into_iter().map(|(reply, _)| (reply, Err(refusal.clone()))).collect();
-                    self.sink.committed(Vec::new(), answers);
+                    self.sink.committed(Vec::new(), answers, &|_| None);
                 }
             }
         }
+        held
+    }
+
+    /// Gives a committed batch to the sink; returns the threads it holds.
+    fn hand_over(
+        self: &Arc<Self>,
+        updates: Vec<Update>,
+        answers: Vec<(R, Outcome)>,
+        committed: Instant,
+    ) -> HashSet<Uuid> {
+        let held = RefCell::new(HashSet::new());
+        self.sink.committed(updates, answers, &|thread| {
+            let is_first = held.borrow_mut().insert(thread);
+            is_first.then(|| Arc::new(Delivery { batcher: self.clone(), thread, committed }) as Hold)
+        });
+        held.into_inner()
     }
 
     async fn call(&self, requests: &[SendRequest], left: Duration) -> Result<(Vec<Outcome>, Vec<Update>), CallError> {
@@ -263,7 +229,7 @@ impl<R: Send + 'static> Batcher<R> {
     /// are given and nobody waits for it.
     async fn run_ahead(&self, requests: &[SendRequest]) -> Result<(Vec<Outcome>, Vec<Update>), sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
-        let (outcomes, updates) = append(&mut transaction, requests).await?;
+        let (outcomes, updates) = append_within(&mut transaction, requests).await?;
         let commit = async move {
             tokio::time::sleep(Duration::from_millis(LATE_COMMIT_MS)).await;
             transaction.commit().await
@@ -272,39 +238,34 @@ impl<R: Send + 'static> Batcher<R> {
             tokio::spawn(commit);
             return Ok((outcomes, updates));
         }
-        self.sink.committed(updates, Vec::new());
+        self.sink.committed(updates, Vec::new(), &|_| None);
         commit.await?;
         Ok((outcomes, Vec::new()))
     }
 
-    /// Answers sends that waited past the deadline, so that a stalled database is told within 2 s.
+    /// Answers sends that waited past the deadline, so that a stalled database is told within 2 s. Also wakes a lane for
+    /// those that wait beside a stuck call.
     async fn expire(self: Arc<Self>) {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
             tick.tick().await;
-            let mut late = Vec::new();
-            {
-                let mut guard = self.lock();
-                let queue = &mut *guard;
-                if queue.sends == 0 {
-                    continue;
-                }
-                for lineup in queue.threads.values_mut() {
-                    while lineup.waiting.front().is_some_and(|item| item.arrived.elapsed() > SEND_DEADLINE) {
-                        let Some(item) = lineup.waiting.pop_front() else { break };
-                        queue.sends -= 1;
-                        queue.bytes -= request_bytes(&item.request);
-                        late.push((item.reply, Err(Refusal::unavailable())));
-                    }
-                }
+            let now = Instant::now();
+            let (late, may_start) = {
+                let mut queue = self.lock();
+                let late = now.checked_sub(SEND_DEADLINE).map_or_else(Vec::new, |limit| queue.expire(limit));
+                (late, queue.may_start(now))
+            };
+            if may_start {
+                self.arrived.notify_one();
             }
-            if !late.is_empty() {
-                self.sink.committed(Vec::new(), late);
+            let answers: Vec<_> = late.into_iter().map(|item| (item.reply, Err(Refusal::unavailable()))).collect();
+            if !answers.is_empty() {
+                self.sink.committed(Vec::new(), answers, &|_| None);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue<R>> {
+    fn lock(&self) -> MutexGuard<'_, Lineups<R>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -314,8 +275,4 @@ enum CallError {
     Refused(String),
     /// No answer, or none that says what happened.
     Unavailable(String),
-}
-
-fn request_bytes(request: &SendRequest) -> usize {
-    256 + request.body.content.as_ref().map_or(0, String::len) + request.body.mentions.len() * 16
 }

@@ -5,6 +5,7 @@ pub mod batcher;
 mod changes;
 pub mod db;
 pub mod history;
+mod lineup;
 pub mod log;
 pub mod members;
 pub mod profiles;

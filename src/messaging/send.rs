@@ -97,16 +97,38 @@ pub type Outcome = Result<SendOk, Refusal>;
 
 /// Commits a batch in one call (one round trip, one transaction). Outcomes stand in the order of `batch`; updates in
 /// the order of their commit. No (thread, actor, nonce) may stand in `batch` twice.
+///
+/// Nonces are nearly always new. So the call first leaves them to the unique index, and only where that refuses (nothing
+/// is committed then) is it repeated with every nonce looked up. Not for use inside a transaction: [`append_within`].
 pub async fn append(
     connection: &mut PgConnection,
     batch: &[SendRequest],
+) -> Result<(Vec<Outcome>, Vec<Update>), sqlx::Error> {
+    match call(connection, batch, true).await {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => call(connection, batch, false).await,
+        done => done,
+    }
+}
+
+/// The same as a part of the caller's transaction, with every nonce looked up.
+pub async fn append_within(
+    transaction: &mut PgConnection,
+    batch: &[SendRequest],
+) -> Result<(Vec<Outcome>, Vec<Update>), sqlx::Error> {
+    call(transaction, batch, false).await
+}
+
+async fn call(
+    connection: &mut PgConnection,
+    batch: &[SendRequest],
+    nonces_are_new: bool,
 ) -> Result<(Vec<Outcome>, Vec<Update>), sqlx::Error> {
     let column = |pick: fn(&SendRequest) -> Uuid| batch.iter().map(pick).collect::<Vec<_>>();
     let text = |pick: fn(&SendRequest) -> Option<&str>| batch.iter().map(pick).collect::<Vec<_>>();
     let mentions: Vec<Option<String>> = batch.iter().map(|row| mention_literal(&row.body.mentions)).collect();
     let rows = sqlx::query(
         "SELECT ord, code, seq, no, message_id, sent_at, wait_ms \
-         FROM engine.append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, NULL)",
+         FROM engine.append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, NULL, $12)",
     )
     .bind(column(|row| row.thread_id))
     .bind(column(|row| row.actor_id))
@@ -119,6 +141,7 @@ pub async fn append(
     .bind(mentions)
     .bind(batch.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
     .bind(text(|row| row.refuse.map(|(code, _)| code.as_str())))
+    .bind(nonces_are_new)
     .fetch_all(connection)
     .await?;
 

@@ -108,6 +108,7 @@ impl Worker {
                 self.with(slot, |worker, slot, session| worker.write_update(slot, session, update));
             }
         }
+        self.note_width(number);
     }
 
     /// An update that does something to sessions besides being written.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use uuid::Uuid;
 
 use super::feed::{Attach, Feed};
-use super::inbox::{Inbox, Run, ToWorker};
+use super::inbox::{Inbox, Kept, Run, ToWorker};
 use super::repair::Repairs;
 use crate::courier::{Courier, SHARDS};
 use crate::telemetry::metrics;
@@ -28,6 +28,8 @@ struct Entry {
     incarnation: u64,
     /// One bit a worker.
     interest: u64,
+    /// The workers where so many sockets are live in it that delivery takes longer than a commit.
+    wide: u64,
 }
 
 /// The feeds of a node.
@@ -69,6 +71,12 @@ impl Hub {
 
     /// Takes updates of any streams, in any order.
     pub fn ingest(&self, updates: &[Update]) {
+        self.ingest_keeping(updates, &|_| None);
+    }
+
+    /// The same for what was committed here. Where a stream has a wide audience, `keep` is asked what to keep until the
+    /// updates have left the outboxes.
+    pub fn ingest_keeping(&self, updates: &[Update], keep: &dyn Fn(StreamId) -> Option<Kept>) {
         let mut rest = updates;
         let mut ready = Vec::new();
         while let Some(first) = rest.first() {
@@ -82,7 +90,7 @@ impl Hub {
             for update in same {
                 entry.feed.take(update.clone(), &mut ready);
             }
-            self.hand_over(stream, entry, &mut ready);
+            self.hand_over(stream, entry, &mut ready, keep);
             self.account(before, entry);
             if entry.feed.hole().is_some() {
                 self.repairs.hole(stream);
@@ -110,7 +118,7 @@ impl Hub {
             self.repairs.fresh(stream);
             self.courier.subscribe(&[stream.shard(SHARDS)]);
             let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed) + 1;
-            Entry { feed: Feed::new(known.max(since)), incarnation, interest: 0 }
+            Entry { feed: Feed::new(known.max(since)), incarnation, interest: 0, wide: 0 }
         });
         entry.interest |= 1 << worker;
         entry.feed.know(known);
@@ -130,6 +138,13 @@ impl Hub {
             self.ring_bytes.fetch_sub(entry.feed.ring_bytes(), Ordering::Relaxed);
             shard.remove(&stream);
         }
+    }
+
+    /// A worker's audience of a stream became wide, or is no longer.
+    pub fn set_wide(&self, worker: u16, stream: StreamId, wide: bool) {
+        let mut shard = self.shard(stream);
+        let Some(entry) = shard.get_mut(&stream) else { return };
+        entry.wide = entry.wide & !(1 << worker) | u64::from(wide) << worker;
     }
 
     /// The position to read a stream's hole from and the highest known, where there is one.
@@ -162,13 +177,21 @@ impl Hub {
         self.shard(stream).get(&stream).map(|entry| entry.feed.head())
     }
 
-    fn hand_over(&self, stream: StreamId, entry: &Entry, ready: &mut Vec<Update>) {
+    fn hand_over(
+        &self,
+        stream: StreamId,
+        entry: &Entry,
+        ready: &mut Vec<Update>,
+        keep: &dyn Fn(StreamId) -> Option<Kept>,
+    ) {
         if ready.is_empty() {
             return;
         }
+        let kept = if entry.wide == 0 { None } else { keep(stream) };
         let updates: Arc<[Update]> = std::mem::take(ready).into();
         for inbox in interested(self.inboxes(), entry.interest) {
-            inbox.push(ToWorker::Run(Run { stream, incarnation: entry.incarnation, updates: updates.clone() }));
+            let (updates, kept) = (updates.clone(), kept.clone());
+            inbox.push(ToWorker::Run(Run { stream, incarnation: entry.incarnation, updates, kept }));
         }
     }
 

@@ -2,6 +2,7 @@
 //! message. Runs of updates count in bytes; when they pass the limit they are dropped and the worker is told, so that it
 //! feeds its sessions from the log.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,13 +27,18 @@ pub struct SessionAddr {
     pub generation: u32,
 }
 
+/// What somebody wants kept until a run has left the outboxes.
+pub type Kept = Arc<dyn Any + Send + Sync>;
+
 /// Contiguous updates of one stream, in order.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Run {
     pub stream: StreamId,
     /// The life of the feed that it comes from.
     pub incarnation: u64,
     pub updates: Arc<[Update]>,
+    /// Dropped when every socket that was writable has got it.
+    pub kept: Option<Kept>,
 }
 
 /// A socket after its upgrade.

@@ -24,7 +24,13 @@ pub(super) struct Local {
     pub young: Vec<(u32, u64)>,
     /// Sessions here that are behind; they keep the interest alive.
     pub behind: u32,
+    /// The hub was told that many are live here.
+    pub wide: bool,
 }
+
+/// Live sessions of one worker from which on a stream is wide: its delivery takes as long as a commit or longer. It is no
+/// longer below half of that.
+const WIDE: usize = 256;
 
 /// No run is expected yet.
 pub(super) const UNSET: u64 = u64::MAX;
@@ -66,8 +72,15 @@ impl Worker {
     }
 
     pub(super) fn new_local(&mut self, stream: StreamId) -> u32 {
-        let local =
-            Local { stream, delivered: UNSET, incarnation: 0, members: Vec::new(), young: Vec::new(), behind: 0 };
+        let local = Local {
+            stream,
+            delivered: UNSET,
+            incarnation: 0,
+            members: Vec::new(),
+            young: Vec::new(),
+            behind: 0,
+            wide: false,
+        };
         let number = match self.free_locals.pop() {
             Some(number) => {
                 self.locals[number as usize] = local;
@@ -108,7 +121,18 @@ impl Worker {
         } else {
             local.young.retain(|(member, _)| *member != slot);
         }
+        self.note_width(number);
         self.release_if_unused(number);
+    }
+
+    /// Tells the hub when the audience of a stream has become wide, or narrow again.
+    pub(super) fn note_width(&mut self, number: u32) {
+        let local = &mut self.locals[number as usize];
+        let wide = local.members.len() >= if local.wide { WIDE / 2 } else { WIDE };
+        if wide != local.wide {
+            local.wide = wide;
+            self.shared.hub.set_wide(self.index, local.stream, wide);
+        }
     }
 
     pub(super) fn release_if_unused(&mut self, number: u32) {
@@ -185,6 +209,7 @@ impl Worker {
             StreamId::User(_) => session.user = number,
             StreamId::Thread(_) => session.threads.push(number),
         }
+        self.note_width(number);
     }
 
     /// Takes a session out of everything.
@@ -198,6 +223,7 @@ impl Worker {
             } else {
                 local.young.retain(|(member, _)| *member != slot);
             }
+            self.note_width(number);
             self.release_if_unused(number);
         }
         if let Some(catch_up) = session.catch_up.take() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::inbox::{Inbox, NewSocket, SessionAddr, ToWorker};
+use super::inbox::{Inbox, Kept, NewSocket, SessionAddr, ToWorker};
 use super::node::Shared;
 use super::outbox::Flush;
 use super::session::{NOWHERE, Phase, Session};
@@ -42,6 +42,10 @@ pub struct Worker {
     pub(super) now_ms: u64,
     /// Sockets to flush, in the order they became dirty.
     pub(super) dirty: VecDeque<u32>,
+    /// Sockets flushed since the start.
+    flushed: u64,
+    /// What is kept until so many were flushed.
+    kept: VecDeque<(u64, Kept)>,
     pub(super) sweep_at: usize,
     /// When the bytes waiting in outboxes were last counted, and how many there were.
     pub(super) counted_ms: u64,
@@ -70,6 +74,8 @@ impl Worker {
             by_stream: HashMap::new(),
             now_ms: 0,
             dirty: VecDeque::new(),
+            flushed: 0,
+            kept: VecDeque::new(),
             sweep_at: 0,
             counted_ms: 0,
             pending_bytes: 0,
@@ -134,7 +140,11 @@ impl Worker {
         }
         for message in messages.drain(..) {
             match message {
-                ToWorker::Run(run) => self.deliver(&run),
+                ToWorker::Run(run) => {
+                    self.deliver(&run);
+                    // Everybody it went to is in the line of dirty sockets by now.
+                    self.kept.extend(run.kept.map(|kept| (self.flushed + self.dirty.len() as u64, kept)));
+                }
                 ToWorker::Replies(replies) => {
                     for (to, frame, thread) in replies {
                         self.reply(to, frame, Some(thread), true);
@@ -293,13 +303,23 @@ impl Worker {
             && let Some(slot) = self.dirty.pop_front()
         {
             self.with(slot, |worker, slot, session| worker.flush(slot, session, &mut writes));
+            self.flushed += 1;
             left -= 1;
+            self.let_go();
             if left.is_multiple_of(FLUSH_STEP) && !self.inbox.is_empty() {
                 self.take_messages(messages);
             }
         }
+        self.let_go();
         if writes > 0 {
             metrics().socket_writes.inc_by(writes);
+        }
+    }
+
+    /// Drops what was kept for runs that have left the outboxes.
+    fn let_go(&mut self) {
+        while self.kept.front().is_some_and(|(until, _)| *until <= self.flushed) {
+            self.kept.pop_front();
         }
     }
 

@@ -14,7 +14,7 @@ use super::welcome::Welcomes;
 use crate::courier::Courier;
 use crate::identity::{self, Identity};
 use crate::limits::RateLimiter;
-use crate::messaging::batcher::{Batcher, CommitSink};
+use crate::messaging::batcher::{Batcher, CommitSink, Hold};
 use crate::messaging::history::{self, Range};
 use crate::messaging::send::{Outcome, SendChecker, SendRequest};
 use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
@@ -47,8 +47,9 @@ impl Publisher for Announcer {
 
 impl CommitSink<Reply> for Announcer {
     /// Own sessions, then answers (so that a sender's update and its reply leave in one write), then other nodes.
-    fn committed(&self, updates: Vec<Update>, answers: Vec<(Reply, Outcome)>) {
-        self.hub.ingest(&updates);
+    /// A thread with many readers here is held until they have got it.
+    fn committed(&self, updates: Vec<Update>, answers: Vec<(Reply, Outcome)>, hold: &dyn Fn(Uuid) -> Option<Hold>) {
+        self.hub.ingest_keeping(&updates, &|stream| hold(stream.uuid()));
         let mut by_worker: Vec<Vec<(SessionAddr, Bytes, Uuid)>> = Vec::new();
         for (reply, outcome) in answers {
             match reply {

@@ -160,10 +160,22 @@ async fn a_socket_that_takes_nothing_is_closed() {
     let raw = slow(&cluster, &ben).await;
     let mut sender = cluster.live(0, &ana).await;
     let mut quick = cluster.live(0, &ben).await;
+    // Somebody who reads as it comes is left alone; one who did not would be closed as well.
+    let (enough, mut told) = tokio::sync::oneshot::channel::<()>();
+    let name = thread.to_string();
+    let reading = tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = &mut told => return quick,
+                _ = quick.update(&name) => {}
+            }
+        }
+    });
     // The server's own view: its socket for this peer is gone.
     let peer = raw.stream.local_addr().unwrap().port();
     fill(&mut sender, thread, || !established(peer)).await;
-    quick.drain().await;
+    enough.send(()).unwrap();
+    reading.await.unwrap().drain().await;
     let mut raw = raw;
     assert!(matches!(raw.closed().await, 4013 | 1006));
 }

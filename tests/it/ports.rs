@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use haus::http::Ports;
-use haus::messaging::batcher::{Batcher, CommitSink};
+use haus::messaging::batcher::{Batcher, CommitSink, Hold};
 use haus::messaging::send::{Outcome, SendChecker, SendRequest};
 use haus::messaging::{Publisher, Sender};
 use haus::protocol::codes::Refusal;
@@ -30,7 +30,12 @@ impl Publisher for Published {
 }
 
 impl CommitSink<oneshot::Sender<Outcome>> for Published {
-    fn committed(&self, updates: Vec<Update>, answers: Vec<(oneshot::Sender<Outcome>, Outcome)>) {
+    fn committed(
+        &self,
+        updates: Vec<Update>,
+        answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+        _: &dyn Fn(Uuid) -> Option<Hold>,
+    ) {
         self.publish(updates);
         for (asker, outcome) in answers {
             let _ = asker.send(outcome);

@@ -311,7 +311,7 @@ async fn append(
     let row = sqlx::query(
         "SELECT code, no, message_id FROM engine.append_messages(
              ARRAY[$1], ARRAY[$2], ARRAY[$3], ARRAY[$4], ARRAY[$5], ARRAY[NULL::text], ARRAY[NULL::text], ARRAY[$6],
-             ARRAY[$7], ARRAY[$8], ARRAY[NULL::text], ARRAY[$9])",
+             ARRAY[$7], ARRAY[$8], ARRAY[NULL::text], ARRAY[$9], false)",
     )
     .bind(request.thread_id)
     .bind(request.actor_id)

@@ -1,0 +1,342 @@
+//! Sends that wait for a batch, by thread, and which of them go next. Pure: the clock comes in as an argument.
+//!
+//! A thread is in one batch at a time. One that is read by many sockets is *held* after its commit until its updates have
+//! left the outboxes, and then gathers for a moment: sends that answer to the same delivery go into one batch, and each
+//! socket gets them with one write. What a hold is and who asks for it: `batcher`.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::send::SendRequest;
+
+/// Sends waiting in one node; more are refused `unavailable`.
+pub const QUEUE_SENDS: usize = 20_000;
+/// Bytes of content waiting in one node; more are refused `unavailable`.
+pub const QUEUE_BYTES: usize = 64 << 20;
+/// Most sends in one database call.
+pub const BATCH_SENDS: usize = 128;
+/// Most bytes of content in one database call.
+pub const BATCH_BYTES: usize = 1 << 20;
+/// From so many sends on, a batch may go beside another.
+pub const LARGE_BATCH: usize = BATCH_SENDS / 2;
+/// A second call starts beside one that has taken so long, however small.
+pub const CALL_PATIENCE: Duration = Duration::from_millis(20);
+/// After a delivery that took `d`, a thread gathers for at most `d / GATHER_SHARE` …
+pub const GATHER_SHARE: u32 = 8;
+/// … and for so long at most. It ends as soon as as many wait as went last time.
+pub const GATHER_MAX: Duration = Duration::from_millis(5);
+/// Deliveries quicker than this are not gathered for.
+pub const GATHER_FROM: Duration = Duration::from_millis(2);
+
+/// One send and whom its answer is for.
+pub struct Item<R> {
+    pub request: SendRequest,
+    pub reply: R,
+    pub arrived: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In the line of threads that may go, where anything waits.
+    Ready,
+    /// In a batch, or held after one.
+    InFlight,
+    Gathering {
+        until: Instant,
+    },
+}
+
+/// Sends of one thread, in order of arrival.
+struct Lineup<R> {
+    waiting: VecDeque<Item<R>>,
+    state: State,
+    /// Sends of it in the last batch.
+    last: usize,
+}
+
+/// All line-ups of a node.
+pub struct Lineups<R> {
+    threads: HashMap<Uuid, Lineup<R>>,
+    ready: VecDeque<Uuid>,
+    /// Sends that wait in threads of `ready`.
+    ready_sends: usize,
+    gathering: HashSet<Uuid>,
+    /// When each call under way began.
+    calls: Vec<Instant>,
+    sends: usize,
+    bytes: usize,
+}
+
+impl<R> Default for Lineups<R> {
+    fn default() -> Self {
+        Self {
+            threads: HashMap::new(),
+            ready: VecDeque::new(),
+            ready_sends: 0,
+            gathering: HashSet::new(),
+            calls: Vec::new(),
+            sends: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl<R> Lineups<R> {
+    /// Takes a send in; true when a batch may be taken now. Gives it back when the queue is full.
+    pub fn push(&mut self, item: Item<R>) -> Result<bool, Item<R>> {
+        let size = bytes_of(&item.request);
+        if self.sends >= QUEUE_SENDS || self.bytes + size > QUEUE_BYTES {
+            return Err(item);
+        }
+        self.sends += 1;
+        self.bytes += size;
+        let (thread, now) = (item.request.thread_id, item.arrived);
+        let new = || Lineup { waiting: VecDeque::new(), state: State::Ready, last: 0 };
+        let lineup = self.threads.entry(thread).or_insert_with(new);
+        lineup.waiting.push_back(item);
+        match lineup.state {
+            State::Ready => {
+                if lineup.waiting.len() == 1 {
+                    self.ready.push_back(thread);
+                }
+                self.ready_sends += 1;
+            }
+            State::InFlight => {}
+            State::Gathering { .. } if lineup.waiting.len() < lineup.last => {}
+            State::Gathering { .. } => self.make_ready(thread),
+        }
+        Ok(self.may_start(now))
+    }
+
+    /// Whether a call may start. Beside others under way only a large one may, or where these are stuck: a call costs as
+    /// much as a dozen of its rows, so several small ones at once would be slower for everybody.
+    pub fn may_start(&self, now: Instant) -> bool {
+        let is_stuck = |began: &Instant| now - *began >= CALL_PATIENCE;
+        !self.ready.is_empty() && (self.ready_sends >= LARGE_BATCH || self.calls.iter().all(is_stuck))
+    }
+
+    /// The next batch: whole line-ups in the order they became ready, until a cap is reached. Empty: nothing may go. A
+    /// batch is a call under way until [`Self::ended`].
+    pub fn take(&mut self, now: Instant) -> Vec<Item<R>> {
+        let over: Vec<Uuid> = self.gathering.iter().filter(|id| self.gathers_until(id) <= Some(now)).copied().collect();
+        over.into_iter().for_each(|thread| self.make_ready(thread));
+        let mut batch: Vec<Item<R>> = Vec::new();
+        if !self.may_start(now) {
+            return batch;
+        }
+        let mut bytes = 0;
+        let mut nonces = HashSet::new();
+        while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
+            let Some(thread_id) = self.ready.pop_front() else { break };
+            let Some(lineup) = self.threads.get_mut(&thread_id) else { continue };
+            self.ready_sends -= lineup.waiting.len();
+            if lineup.waiting.is_empty() {
+                // All of it expired while it was ready.
+                self.threads.remove(&thread_id);
+                continue;
+            }
+            lineup.state = State::InFlight;
+            lineup.last = 0;
+            while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
+                let Some(next) = lineup.waiting.front() else { break };
+                // The same nonce twice in one call would meet the unique index; the second waits for the next batch.
+                if !nonces.insert((thread_id, next.request.actor_id, next.request.nonce)) {
+                    break;
+                }
+                let Some(item) = lineup.waiting.pop_front() else { break };
+                let size = bytes_of(&item.request);
+                self.sends -= 1;
+                self.bytes -= size;
+                bytes += size;
+                lineup.last += 1;
+                batch.push(item);
+            }
+        }
+        if !batch.is_empty() {
+            self.calls.push(now);
+        }
+        batch
+    }
+
+    /// The call that began at `began` has ended. Its threads are released one by one.
+    pub fn ended(&mut self, began: Instant) {
+        if let Some(at) = self.calls.iter().position(|call| *call == began) {
+            self.calls.swap_remove(at);
+        }
+    }
+
+    /// A thread's batch is done, and its updates were delivered `delivery` after the commit (zero: not waited for).
+    pub fn release(&mut self, thread: Uuid, delivery: Duration, now: Instant) {
+        let Some(lineup) = self.threads.get_mut(&thread) else { return };
+        if delivery >= GATHER_FROM && lineup.waiting.len() < lineup.last {
+            lineup.state = State::Gathering { until: now + (delivery / GATHER_SHARE).min(GATHER_MAX) };
+            self.gathering.insert(thread);
+        } else {
+            self.make_ready(thread);
+        }
+    }
+
+    fn make_ready(&mut self, thread: Uuid) {
+        self.gathering.remove(&thread);
+        let Some(lineup) = self.threads.get_mut(&thread) else { return };
+        if lineup.waiting.is_empty() {
+            self.threads.remove(&thread);
+            return;
+        }
+        lineup.state = State::Ready;
+        self.ready_sends += lineup.waiting.len();
+        self.ready.push_back(thread);
+    }
+
+    fn gathers_until(&self, thread: &Uuid) -> Option<Instant> {
+        match self.threads.get(thread)?.state {
+            State::Gathering { until } => Some(until),
+            _ => None,
+        }
+    }
+
+    /// When somebody who gathers now will be ready without another send.
+    pub fn next_ready(&self) -> Option<Instant> {
+        self.gathering.iter().filter_map(|thread| self.gathers_until(thread)).min()
+    }
+
+    /// Takes out what arrived before `limit`.
+    pub fn expire(&mut self, limit: Instant) -> Vec<Item<R>> {
+        let mut late = Vec::new();
+        if self.sends == 0 {
+            return late;
+        }
+        for lineup in self.threads.values_mut() {
+            while lineup.waiting.front().is_some_and(|item| item.arrived < limit) {
+                let Some(item) = lineup.waiting.pop_front() else { break };
+                self.sends -= 1;
+                self.bytes -= bytes_of(&item.request);
+                if lineup.state == State::Ready {
+                    self.ready_sends -= 1;
+                }
+                late.push(item);
+            }
+        }
+        late
+    }
+
+    /// Sends that wait.
+    pub fn len(&self) -> usize {
+        self.sends
+    }
+}
+
+fn bytes_of(request: &SendRequest) -> usize {
+    256 + request.body.content.as_ref().map_or(0, String::len) + request.body.mentions.len() * 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CALL_PATIENCE, GATHER_MAX, Item, LARGE_BATCH, Lineups};
+    use crate::messaging::send::SendRequest;
+    use crate::protocol::types::SendBody;
+    use std::time::{Duration, Instant};
+    use uuid::Uuid;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn item(thread: u128, nonce: u128, arrived: Instant) -> Item<u128> {
+        let id = Uuid::from_u128;
+        let body = SendBody { content: Some("x".into()), nonce: Some(id(nonce)), ..SendBody::default() };
+        let request =
+            SendRequest { thread_id: id(thread), actor_id: id(1), nonce: id(nonce), body, mac: [0; 16], refuse: None };
+        Item { request, reply: nonce, arrived }
+    }
+
+    fn push(lineups: &mut Lineups<u128>, thread: u128, nonce: u128, at: Instant) -> bool {
+        lineups.push(item(thread, nonce, at)).unwrap_or_else(|_| panic!("full"))
+    }
+
+    fn replies(batch: &[Item<u128>]) -> Vec<u128> {
+        batch.iter().map(|item| item.reply).collect()
+    }
+
+    #[test]
+    fn a_thread_is_in_one_batch_at_a_time_and_keeps_its_order() {
+        let (mut lineups, now) = (Lineups::default(), Instant::now());
+        assert!(push(&mut lineups, 7, 1, now));
+        push(&mut lineups, 7, 2, now);
+        // The same nonce waits for the next batch, and what is behind it too.
+        push(&mut lineups, 7, 2, now);
+        push(&mut lineups, 7, 3, now);
+        assert_eq!(replies(&lineups.take(now)), [1, 2]);
+        push(&mut lineups, 8, 4, now);
+        lineups.ended(now);
+        assert_eq!(replies(&lineups.take(now)), [4]);
+        lineups.ended(now);
+        lineups.release(Uuid::from_u128(7), Duration::ZERO, now);
+        assert_eq!(replies(&lineups.take(now)), [2, 3]);
+        assert_eq!(lineups.len(), 0);
+    }
+
+    #[test]
+    fn a_second_call_is_large_or_starts_beside_a_stuck_one() {
+        let (mut lineups, now) = (Lineups::default(), Instant::now());
+        push(&mut lineups, 1, 1, now);
+        assert_eq!(lineups.take(now).len(), 1);
+        let large = LARGE_BATCH as u128;
+        for n in 2..=large {
+            assert!(!push(&mut lineups, n, n, now));
+        }
+        assert!(lineups.take(now).is_empty());
+        assert!(lineups.may_start(now + CALL_PATIENCE));
+        assert!(push(&mut lineups, large + 1, large + 1, now));
+        assert_eq!(lineups.take(now).len(), LARGE_BATCH);
+        push(&mut lineups, 1000, 1000, now);
+        assert!(lineups.take(now).is_empty());
+        lineups.ended(now);
+        assert!(lineups.take(now).is_empty());
+        lineups.ended(now);
+        assert_eq!(lineups.take(now).len(), 1);
+    }
+
+    #[test]
+    fn after_a_wide_delivery_a_thread_gathers_as_many_as_last_time_or_for_a_moment() {
+        let (mut lineups, now, wide) = (Lineups::default(), Instant::now(), Uuid::from_u128(7));
+        for n in 1..=3 {
+            push(&mut lineups, 7, n, now);
+        }
+        assert_eq!(lineups.take(now).len(), 3);
+        lineups.ended(now);
+        push(&mut lineups, 7, 4, now);
+        lineups.release(wide, 16 * MS, now);
+        assert!(lineups.take(now).is_empty());
+        assert_eq!(lineups.next_ready(), Some(now + 2 * MS));
+        assert!(!push(&mut lineups, 7, 5, now));
+        // The third one ends it.
+        assert!(push(&mut lineups, 7, 6, now));
+        assert_eq!(replies(&lineups.take(now)), [4, 5, 6]);
+        lineups.ended(now);
+        // So does the time; and where nothing waits then, nothing is kept.
+        push(&mut lineups, 7, 7, now);
+        lineups.release(wide, 1000 * MS, now);
+        assert!(lineups.take(now + GATHER_MAX - MS).is_empty());
+        assert_eq!(replies(&lineups.take(now + GATHER_MAX)), [7]);
+        lineups.ended(now + GATHER_MAX);
+        lineups.release(wide, 16 * MS, now);
+        assert!(lineups.take(now + 2 * MS).is_empty());
+        assert!(lineups.threads.is_empty() && lineups.gathering.is_empty());
+    }
+
+    #[test]
+    fn what_is_late_is_taken_out_wherever_it_waits() {
+        let (mut lineups, now) = (Lineups::default(), Instant::now());
+        push(&mut lineups, 1, 1, now);
+        assert_eq!(lineups.take(now).len(), 1);
+        push(&mut lineups, 1, 2, now);
+        push(&mut lineups, 2, 3, now);
+        push(&mut lineups, 2, 4, now + 2 * MS);
+        let mut late = replies(&lineups.expire(now + MS));
+        late.sort_unstable();
+        assert_eq!((late, lineups.len(), lineups.ready_sends), (vec![2, 3], 1, 1));
+        lineups.ended(now);
+        assert_eq!(replies(&lineups.take(now)), [4]);
+    }
+}
