@@ -645,21 +645,36 @@ CREATE TYPE engine.person_thread AS (
     role text, mark_no bigint, mark_rev integer, muted_until timestamptz, join_seq bigint, mentions bigint,
     peer_id uuid, peer_name text, peer_avatar text, has_left boolean, moved_at timestamptz, member_id uuid);
 
--- The threads of profiles, newest first, and each profile's own row: one snapshot, one call for many (the connect path).
-CREATE FUNCTION engine.thread_rows(p_profiles uuid[]) RETURNS SETOF engine.person_thread
+-- A person and all its threads, newest first: arrays that run parallel, NULL where there is no thread.
+CREATE TYPE engine.person_threads AS (
+    profile_id uuid, display_name text, profile_role text, status text, user_seq bigint,
+    thread_id uuid[], type text[], name text[], description text[], avatar text[], house_id uuid[], is_archived boolean[],
+    is_muted boolean[], member_count integer[], seq bigint[], no bigint[], created_at timestamptz[],
+    last_message_at timestamptz[], role text[], mark_no bigint[], mark_rev integer[], muted_until timestamptz[],
+    join_seq bigint[], mentions bigint[], peer_id uuid[], peer_name text[], peer_avatar text[]);
+
+-- Profiles with all their threads: one snapshot, one call for many (the connect path). Arrays, as a row for each thread
+-- would cost both sides more than reading it.
+CREATE FUNCTION engine.people_threads(p_profiles uuid[]) RETURNS SETOF engine.person_threads
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
 BEGIN
     RETURN QUERY
-    SELECT w.id, p.display_name, p.role::text, p.status::text,
-           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = w.id), 0), t.*
-    FROM unnest(p_profiles) WITH ORDINALITY AS w (id, ord)
+    SELECT p.id, p.display_name, p.role::text, p.status::text,
+           coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = p.id), 0), a.*
+    FROM unnest(p_profiles) AS w (id)
     JOIN profiles p ON p.id = w.id
-    LEFT JOIN LATERAL (SELECT x.* FROM engine.member_threads x WHERE x.profile_id = w.id AND NOT x.has_left) t ON true
-    ORDER BY w.ord, t.moved_at DESC, t.thread_id;
+    CROSS JOIN LATERAL (
+        SELECT array_agg(x.thread_id), array_agg(x.type), array_agg(x.name), array_agg(x.description), array_agg(x.avatar),
+               array_agg(x.house_id), array_agg(x.is_archived), array_agg(x.is_muted), array_agg(x.member_count),
+               array_agg(x.seq), array_agg(x.no), array_agg(x.created_at), array_agg(x.last_message_at), array_agg(x.role),
+               array_agg(x.mark_no), array_agg(x.mark_rev), array_agg(x.muted_until), array_agg(x.join_seq),
+               array_agg(x.mentions), array_agg(x.peer_id), array_agg(x.peer_name), array_agg(x.peer_avatar)
+        FROM (SELECT x.* FROM engine.member_threads x WHERE x.profile_id = w.id AND NOT x.has_left
+              ORDER BY x.moved_at DESC, x.thread_id) x) a;
 END $$;
 
--- The same for pairs of profile and thread, memberships that ended included; no row for a pair that never was one.
+-- Threads of pairs of profile and thread, memberships that ended included; no row for a pair that never was one.
 CREATE FUNCTION engine.member_rows(p_profiles uuid[], p_threads uuid[]) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
@@ -763,6 +778,6 @@ END $$;
 GRANT EXECUTE ON FUNCTION
     engine.append_messages, engine.create_thread, engine.add_members, engine.remove_member, engine.change_member,
     engine.change_thread, engine.mark_read, engine.log_pages, engine.user_pages, engine.heads, engine.poll,
-    engine.thread_rows, engine.member_rows, engine.thread_list, engine.members, engine.visible_updates, engine.history,
+    engine.people_threads, engine.member_rows, engine.thread_list, engine.members, engine.visible_updates, engine.history,
     engine.may_see
 TO haus_app;

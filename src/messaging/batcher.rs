@@ -77,7 +77,7 @@ impl<R: Send + 'static> Batcher<R> {
         match pushed {
             Ok(true) => self.arrived.notify_one(),
             Ok(false) => {}
-            Err(Item { reply, .. }) => {
+            Err(reply) => {
                 metrics().dropped.with_label_values(&["send_queue"]).inc();
                 self.answer(reply, Err(Refusal::unavailable()));
             }

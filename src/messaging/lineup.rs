@@ -84,11 +84,11 @@ impl<R> Default for Lineups<R> {
 }
 
 impl<R> Lineups<R> {
-    /// Takes a send in; true when a batch may be taken now. Gives it back when the queue is full.
-    pub fn push(&mut self, item: Item<R>) -> Result<bool, Item<R>> {
+    /// Takes a send in; true when a batch may be taken now. When the queue is full, gives back whom to tell.
+    pub fn push(&mut self, item: Item<R>) -> Result<bool, R> {
         let size = bytes_of(&item.request);
         if self.sends >= QUEUE_SENDS || self.bytes + size > QUEUE_BYTES {
-            return Err(item);
+            return Err(item.reply);
         }
         self.sends += 1;
         self.bytes += size;

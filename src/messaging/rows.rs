@@ -78,9 +78,14 @@ pub async fn people(pool: &PgPool, profiles: &[Uuid]) -> Result<Vec<Person>, Ref
     let mut ids = profiles.to_vec();
     ids.sort_unstable();
     ids.dedup();
-    let statement = sqlx::query(select_from!("thread_rows($1)")).bind(ids);
+    let statement = sqlx::query(
+        "SELECT profile_id, display_name, profile_role, status, user_seq, thread_id, type, name, description, avatar, \
+         house_id, is_archived, is_muted, member_count, seq, no, created_at, last_message_at, role, mark_no, mark_rev, \
+         muted_until, join_seq, mentions, peer_id, peer_name, peer_avatar FROM engine.people_threads($1)",
+    )
+    .bind(ids);
     let rows = db::fetch(pool, "people", statement).await?;
-    gather(&rows).map_err(|error| db::refusal("people", &error))
+    rows.iter().map(person).collect::<Result<_, _>>().map_err(|error| db::refusal("people", &error))
 }
 
 /// One thread as an active member sees it; `None` for everybody else.
@@ -152,27 +157,116 @@ fn decode_cursor(cursor: &str) -> Result<(DateTime<Utc>, Uuid), Refusal> {
     parse().ok_or_else(|| Refusal::new(ErrorCode::Invalid, "cursor: not one of this server"))
 }
 
-fn gather(rows: &[PgRow]) -> Result<Vec<Person>, sqlx::Error> {
-    let mut people: Vec<Person> = Vec::new();
-    for row in rows {
-        let profile_id: Uuid = row.try_get(0)?;
-        if people.last().is_none_or(|person| person.profile_id != profile_id) {
-            people.push(Person {
-                profile_id,
-                display_name: row.try_get(1)?,
-                role: user_role(row)?,
-                status: user_status(row)?,
-                user_seq: row.try_get(4)?,
-                threads: Vec::new(),
-            });
+/// A row of `engine.people_threads`: the columns of `engine.person_thread`, those of threads as arrays.
+fn person(row: &PgRow) -> Result<Person, sqlx::Error> {
+    let status = user_status(row)?;
+    let ids: Vec<Uuid> = column(row, 5)?;
+    let mut columns = Columns {
+        kinds: column(row, 6)?,
+        names: column(row, 7)?,
+        descriptions: column(row, 8)?,
+        avatars: column(row, 9)?,
+        houses: column(row, 10)?,
+        archived: column(row, 11)?,
+        muted: column(row, 12)?,
+        counts: column(row, 13)?,
+        seqs: column(row, 14)?,
+        nos: column(row, 15)?,
+        created: column(row, 16)?,
+        last_messages: column(row, 17)?,
+        roles: column(row, 18)?,
+        marks: column(row, 19)?,
+        mark_revs: column(row, 20)?,
+        muted_until: column(row, 21)?,
+        joins: column(row, 22)?,
+        mentions: column(row, 23)?,
+        peers: column(row, 24)?,
+        peer_names: column(row, 25)?,
+        peer_avatars: column(row, 26)?,
+    };
+    let threads = ids.into_iter().enumerate().map(|(at, id)| columns.thread(at, id, status));
+    Ok(Person {
+        profile_id: row.try_get(0)?,
+        display_name: row.try_get(1)?,
+        role: user_role(row)?,
+        status,
+        user_seq: row.try_get(4)?,
+        threads: threads.collect::<Result<_, _>>()?,
+    })
+}
+
+/// An array column; NULL is the empty one.
+fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<Vec<T>, sqlx::Error>
+where
+    Vec<T>: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    Ok(row.try_get::<Option<Vec<T>>, _>(index)?.unwrap_or_default())
+}
+
+/// The arrays of a person's threads.
+struct Columns {
+    kinds: Vec<String>,
+    names: Vec<Option<String>>,
+    descriptions: Vec<Option<String>>,
+    avatars: Vec<Option<String>>,
+    houses: Vec<Option<Uuid>>,
+    archived: Vec<bool>,
+    muted: Vec<bool>,
+    counts: Vec<i32>,
+    seqs: Vec<i64>,
+    nos: Vec<i64>,
+    created: Vec<DateTime<Utc>>,
+    last_messages: Vec<Option<DateTime<Utc>>>,
+    roles: Vec<String>,
+    marks: Vec<i64>,
+    mark_revs: Vec<i32>,
+    muted_until: Vec<Option<DateTime<Utc>>>,
+    joins: Vec<i64>,
+    mentions: Vec<i64>,
+    peers: Vec<Option<Uuid>>,
+    peer_names: Vec<Option<String>>,
+    peer_avatars: Vec<Option<String>>,
+}
+
+impl Columns {
+    /// Thread number `at`, taken out.
+    fn thread(&mut self, at: usize, id: Uuid, status: UserStatus) -> Result<MemberThread, sqlx::Error> {
+        let peer = match at_of(&mut self.peers, at)? {
+            Some(id) => {
+                let display_name = at_of(&mut self.peer_names, at)?.unwrap_or_default();
+                Some(Peer { id, display_name, avatar: at_of(&mut self.peer_avatars, at)? })
+            }
+            None => None,
+        };
+        Parts {
+            id,
+            kind: &at_of(&mut self.kinds, at)?,
+            name: at_of(&mut self.names, at)?,
+            description: at_of(&mut self.descriptions, at)?,
+            avatar: at_of(&mut self.avatars, at)?,
+            house_id: at_of(&mut self.houses, at)?,
+            is_archived: at_of(&mut self.archived, at)?,
+            is_muted: at_of(&mut self.muted, at)?,
+            member_count: at_of(&mut self.counts, at)?,
+            seq: at_of(&mut self.seqs, at)?,
+            no: at_of(&mut self.nos, at)?,
+            created_at: at_of(&mut self.created, at)?,
+            last_message_at: at_of(&mut self.last_messages, at)?,
+            role: &at_of(&mut self.roles, at)?,
+            mark_no: at_of(&mut self.marks, at)?,
+            mark_rev: at_of(&mut self.mark_revs, at)?,
+            muted_until: at_of(&mut self.muted_until, at)?,
+            join_seq: at_of(&mut self.joins, at)?,
+            mentions: at_of(&mut self.mentions, at)?,
+            peer,
         }
-        let Some(person) = people.last_mut() else { continue };
-        if row.try_get::<Option<Uuid>, _>(5)?.is_some() {
-            let thread = member_thread(row, person.status)?;
-            person.threads.push(thread);
-        }
+        .thread(status)
     }
-    Ok(people)
+}
+
+fn at_of<T: Default>(column: &mut [T], at: usize) -> Result<T, sqlx::Error> {
+    let missing = || sqlx::Error::Decode("arrays of a person's threads differ in length".into());
+    column.get_mut(at).map(std::mem::take).ok_or_else(missing)
 }
 
 pub(super) fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {
@@ -194,45 +288,92 @@ fn user_status(row: &PgRow) -> Result<UserStatus, sqlx::Error> {
     UserStatus::parse(text).ok_or_else(|| db::unknown("status", text))
 }
 
+/// A row of `engine.person_thread`.
 fn member_thread(row: &PgRow, status: UserStatus) -> Result<MemberThread, sqlx::Error> {
-    let kind: &str = row.try_get(6)?;
-    let kind = ThreadType::parse(kind).ok_or_else(|| db::unknown("type", kind))?;
-    let role: &str = row.try_get(18)?;
-    let role = ThreadRole::parse(role).ok_or_else(|| db::unknown("role", role))?;
     let peer = match row.try_get::<Option<Uuid>, _>(24)? {
         Some(id) => Some(Peer { id, display_name: row.try_get(25)?, avatar: row.try_get(26)? }),
         None => None,
     };
-    let time = |index: usize| Ok::<_, sqlx::Error>(row.try_get::<Option<DateTime<Utc>>, _>(index)?.map(Timestamp));
-    let is_archived: bool = row.try_get(11)?;
-    let no: i64 = row.try_get(15)?;
-    let last_read_no: i64 = row.try_get(19)?;
-    let thread = ThreadRow {
+    Parts {
         id: row.try_get(5)?,
-        kind,
+        kind: row.try_get(6)?,
         name: row.try_get(7)?,
-        peer,
-        role,
-        can_send: !is_archived
-            && (kind != ThreadType::Announce || role >= ThreadRole::Moderator)
-            && matches!(status, UserStatus::Active | UserStatus::Pending),
-        is_archived,
-        member_count: row.try_get(13)?,
-        seq: row.try_get(14)?,
-        no,
-        last_read_no,
-        read_rev: row.try_get(20)?,
-        unread: (no - last_read_no).max(0),
-        mentions: row.try_get(23)?,
-        muted_until: time(21)?,
-        last_message_at: time(17)?,
         description: row.try_get(8)?,
         avatar: row.try_get(9)?,
-        is_muted: row.try_get(12)?,
         house_id: row.try_get(10)?,
-        created_at: row.try_get::<DateTime<Utc>, _>(16)?.into(),
-    };
-    Ok(MemberThread { row: thread, join_seq: row.try_get(22)? })
+        is_archived: row.try_get(11)?,
+        is_muted: row.try_get(12)?,
+        member_count: row.try_get(13)?,
+        seq: row.try_get(14)?,
+        no: row.try_get(15)?,
+        created_at: row.try_get(16)?,
+        last_message_at: row.try_get(17)?,
+        role: row.try_get(18)?,
+        mark_no: row.try_get(19)?,
+        mark_rev: row.try_get(20)?,
+        muted_until: row.try_get(21)?,
+        join_seq: row.try_get(22)?,
+        mentions: row.try_get(23)?,
+        peer,
+    }
+    .thread(status)
+}
+
+/// What the database says of a person's thread.
+struct Parts<'a> {
+    id: Uuid,
+    kind: &'a str,
+    name: Option<String>,
+    description: Option<String>,
+    avatar: Option<String>,
+    house_id: Option<Uuid>,
+    is_archived: bool,
+    is_muted: bool,
+    member_count: i32,
+    seq: i64,
+    no: i64,
+    created_at: DateTime<Utc>,
+    last_message_at: Option<DateTime<Utc>>,
+    role: &'a str,
+    mark_no: i64,
+    mark_rev: i32,
+    muted_until: Option<DateTime<Utc>>,
+    join_seq: i64,
+    mentions: i64,
+    peer: Option<Peer>,
+}
+
+impl Parts<'_> {
+    fn thread(self, status: UserStatus) -> Result<MemberThread, sqlx::Error> {
+        let kind = ThreadType::parse(self.kind).ok_or_else(|| db::unknown("type", self.kind))?;
+        let role = ThreadRole::parse(self.role).ok_or_else(|| db::unknown("role", self.role))?;
+        let row = ThreadRow {
+            id: self.id,
+            kind,
+            name: self.name,
+            peer: self.peer,
+            role,
+            can_send: !self.is_archived
+                && (kind != ThreadType::Announce || role >= ThreadRole::Moderator)
+                && matches!(status, UserStatus::Active | UserStatus::Pending),
+            is_archived: self.is_archived,
+            member_count: self.member_count,
+            seq: self.seq,
+            no: self.no,
+            last_read_no: self.mark_no,
+            read_rev: self.mark_rev,
+            unread: (self.no - self.mark_no).max(0),
+            mentions: self.mentions,
+            muted_until: self.muted_until.map(Timestamp),
+            last_message_at: self.last_message_at.map(Timestamp),
+            description: self.description,
+            avatar: self.avatar,
+            is_muted: self.is_muted,
+            house_id: self.house_id,
+            created_at: self.created_at.into(),
+        };
+        Ok(MemberThread { row, join_seq: self.join_seq })
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Updates in one read of a hole; a wider one is jumped over.
 const HOLE_UPDATES: u32 = 500;
 /// Streams in one read.
-const STREAMS: usize = 64;
+const STREAMS: usize = 256;
 /// Heads looked up in one read.
 const HEADS: usize = 2000;
 /// Pause after a failed read.

@@ -189,10 +189,10 @@ impl Backend for Product {
             };
             let person = self.welcomes.person(identified).await?;
             Ok(Welcome {
-                display_name: person.display_name.clone(),
+                display_name: person.display_name,
                 role: person.role.as_str(),
                 user_seq: person.user_seq as u64,
-                threads: person.threads.iter().map(|thread| (thread.row.clone(), thread.join_seq as u64)).collect(),
+                threads: person.threads.into_iter().map(|thread| (thread.row, thread.join_seq as u64)).collect(),
             })
         })
     }

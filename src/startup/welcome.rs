@@ -8,17 +8,17 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use crate::identity::{Access, Action, Identity};
-use crate::messaging::rows::{Person, people};
+use crate::messaging::rows::{PEOPLE, Person, people};
 use crate::protocol::codes::{ErrorCode, Refusal};
 
 /// Statements at once.
 const LANES: usize = 3;
 /// Profiles in one statement.
-const BATCH: usize = 32;
+const BATCH: usize = PEOPLE;
 /// Profiles waiting; more are `unavailable`.
 const WAITING: usize = 20_000;
 
-type Answer = Result<Arc<Person>, Refusal>;
+type Answer = Result<Person, Refusal>;
 type Ask = (Access, oneshot::Sender<Answer>);
 
 /// Gathers look-ups while the last ones are under way; no delay.
@@ -86,13 +86,20 @@ impl Welcomes {
                 });
             }
         };
-        let found: HashMap<Uuid, Arc<Person>> =
-            found.into_iter().map(|person| (person.profile_id, Arc::new(person))).collect();
+        let mut found: HashMap<Uuid, Person> = found.into_iter().map(|person| (person.profile_id, person)).collect();
+        let mut askers: HashMap<Uuid, usize> = HashMap::new();
+        ids.iter().for_each(|id| *askers.entry(*id).or_default() += 1);
         for ((access, answer), standing) in batch.into_iter().zip(standings) {
-            let person = standing.and_then(|person| person.may(Action::OpenSocket)).and_then(|()| {
-                let gone = || Refusal::new(ErrorCode::Unauthenticated, "this account is gone");
-                found.get(&access.profile_id).cloned().ok_or_else(gone)
+            let id = access.profile_id;
+            let left = askers.get_mut(&id).map_or(0, |count| {
+                *count -= 1;
+                *count
             });
+            // Moved to the last who asks for it; each has a list of a person's size.
+            let person = if left == 0 { found.remove(&id) } else { found.get(&id).cloned() };
+            let person = standing
+                .and_then(|standing| standing.may(Action::OpenSocket))
+                .and_then(|()| person.ok_or_else(|| Refusal::new(ErrorCode::Unauthenticated, "this account is gone")));
             let _ = answer.send(person);
         }
     }

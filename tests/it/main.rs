@@ -24,6 +24,7 @@ mod rfc6455;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod routes;
 mod sends;
 mod services;
 mod socket;

@@ -34,7 +34,7 @@ impl CommitSink<oneshot::Sender<Outcome>> for Published {
         &self,
         updates: Vec<Update>,
         answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
-        _: &dyn Fn(Uuid) -> Option<Hold>,
+        _: &dyn Fn(uuid::Uuid) -> Option<Hold>,
     ) {
         self.publish(updates);
         for (asker, outcome) in answers {
