@@ -23,6 +23,8 @@ const HOLE_UPDATES: u32 = 500;
 const STREAMS: usize = 256;
 /// Heads looked up in one read.
 const HEADS: usize = 2000;
+/// How long fresh feeds gather for one look-up of their heads while some were just looked up.
+const GATHER: Duration = Duration::from_millis(5);
 /// Pause after a failed read.
 const RETRY: Duration = Duration::from_millis(200);
 /// Between polls while the courier is healthy, and while it is not.
@@ -114,7 +116,10 @@ async fn fill(hub: Arc<Hub>, repairs: Arc<Repairs>, log: Arc<dyn LogReader>) {
         let fresh = repairs.take_fresh();
         if !fresh.is_empty() {
             match log.heads(&fresh).await {
-                Ok(heads) => heads.into_iter().for_each(|(stream, head)| hub.know(stream, head)),
+                Ok(heads) => {
+                    heads.into_iter().for_each(|(stream, head)| hub.know(stream, head));
+                    tokio::time::sleep(GATHER).await;
+                }
                 Err(_) => {
                     fresh.into_iter().for_each(|stream| repairs.fresh(stream));
                     tokio::time::sleep(RETRY).await;

@@ -1,7 +1,7 @@
 //! People as `auth` needs them, read for many at once: a reconnect storm is a few statements, not one a socket.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::PgPool;
 use tokio::sync::{Notify, oneshot};
@@ -11,7 +11,8 @@ use crate::identity::{Access, Action, Identity};
 use crate::messaging::rows::{PEOPLE, Person, people};
 use crate::protocol::codes::{ErrorCode, Refusal};
 
-/// Statements at once.
+/// Batches at once; beside another only one of half the size at least, as a statement costs as much as a dozen of its
+/// profiles.
 const LANES: usize = 3;
 /// Profiles in one statement.
 const BATCH: usize = PEOPLE;
@@ -21,9 +22,31 @@ const WAITING: usize = 20_000;
 type Answer = Result<Person, Refusal>;
 type Ask = (Access, oneshot::Sender<Answer>);
 
+#[derive(Default)]
+struct Queue {
+    asks: VecDeque<Ask>,
+    /// Batches under way.
+    running: usize,
+}
+
+impl Queue {
+    fn may_start(&self) -> bool {
+        !self.asks.is_empty() && (self.running == 0 || self.asks.len() >= BATCH / 2)
+    }
+
+    fn take(&mut self) -> Vec<Ask> {
+        if !self.may_start() {
+            return Vec::new();
+        }
+        self.running += 1;
+        let count = self.asks.len().min(BATCH);
+        self.asks.drain(..count).collect()
+    }
+}
+
 /// Gathers look-ups while the last ones are under way; no delay.
 pub struct Welcomes {
-    queue: Mutex<VecDeque<Ask>>,
+    queue: Mutex<Queue>,
     asked: Notify,
     pool: PgPool,
     identity: Arc<Identity>,
@@ -46,32 +69,38 @@ impl Welcomes {
     pub async fn person(&self, access: Access) -> Answer {
         let (answer, waiting) = oneshot::channel();
         {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.len() >= WAITING {
+            let mut queue = self.lock();
+            if queue.asks.len() >= WAITING {
                 return Err(Refusal::unavailable());
             }
-            queue.push_back((access, answer));
+            queue.asks.push_back((access, answer));
+            if queue.may_start() {
+                self.asked.notify_one();
+            }
         }
-        self.asked.notify_one();
         waiting.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
     }
 
     async fn lane(self: Arc<Self>) {
         loop {
-            let (batch, more): (Vec<_>, bool) = {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let count = queue.len().min(BATCH);
-                (queue.drain(..count).collect(), !queue.is_empty())
+            let (batch, more) = {
+                let mut queue = self.lock();
+                (queue.take(), queue.may_start())
             };
-            if more {
-                self.asked.notify_one();
-            }
             if batch.is_empty() {
                 self.asked.notified().await;
                 continue;
             }
+            if more {
+                self.asked.notify_one();
+            }
             self.answer(batch).await;
+            self.lock().running -= 1;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answer(&self, batch: Vec<Ask>) {

@@ -108,7 +108,7 @@ fn table(thread: Uuid, stranger: &Person, member: &Person) -> Vec<Row> {
             "POST",
             "/v1/threads/{id}/members",
             Some(json!({"profileIds": [member.id]})),
-            [401, 403, 403, 403, 404, 403, 200],
+            [401, 403, 403, 404, 404, 403, 200],
         ),
         row(
             "PATCH",
