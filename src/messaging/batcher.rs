@@ -33,18 +33,18 @@ pub type Hold = Arc<dyn Any + Send + Sync>;
 /// Where committed updates and answers go. `R` says whom an answer is for and is never looked into.
 pub trait CommitSink<R>: Send + Sync + 'static {
     /// Called once a batch, after its commit, updates in commit order. Must not block. Whoever delivers to many sockets
-    /// takes a hold of the thread, at most one a call, and keeps it until the updates have left the outboxes.
+    /// takes a hold of the thread, at most one a call, and keeps it until most of them have got the updates.
     fn committed(&self, updates: Vec<Update>, answers: Vec<(R, Outcome)>, hold: &dyn Fn(Uuid) -> Option<Hold>);
 }
 
-/// A thread's batch is delivered when this goes.
-struct Delivery<R: Send + 'static> {
+/// A thread's next batch may go when this goes.
+struct Held<R: Send + 'static> {
     batcher: Arc<Batcher<R>>,
     thread: Uuid,
     committed: Instant,
 }
 
-impl<R: Send + 'static> Drop for Delivery<R> {
+impl<R: Send + 'static> Drop for Held<R> {
     fn drop(&mut self) {
         let now = Instant::now();
         self.batcher.lock().release(self.thread, now - self.committed, now);
@@ -191,7 +191,7 @@ impl<R: Send + 'static> Batcher<R> {
         let held = RefCell::new(HashSet::new());
         self.sink.committed(updates, answers, &|thread| {
             let is_first = held.borrow_mut().insert(thread);
-            is_first.then(|| Arc::new(Delivery { batcher: self.clone(), thread, committed }) as Hold)
+            is_first.then(|| Arc::new(Held { batcher: self.clone(), thread, committed }) as Hold)
         });
         held.into_inner()
     }

@@ -1,8 +1,8 @@
 //! Sends that wait for a batch, by thread, and which of them go next. Pure: the clock comes in as an argument.
 //!
-//! A thread is in one batch at a time. One that is read by many sockets is *held* after its commit until its updates have
-//! left the outboxes, and then gathers for a moment: sends that answer to the same delivery go into one batch, and each
-//! socket gets them with one write. What a hold is and who asks for it: `batcher`.
+//! A thread is in one batch at a time. One that is read by many sockets is *held* after its commit until most of these have
+//! got it, and then gathers for a moment: sends that answer to the same delivery go into one batch, and each socket gets
+//! them with one write. What a hold is and who asks for it: `batcher`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,16 +19,16 @@ pub const QUEUE_BYTES: usize = 64 << 20;
 pub const BATCH_SENDS: usize = 128;
 /// Most bytes of content in one database call.
 pub const BATCH_BYTES: usize = 1 << 20;
-/// From so many sends on, a batch may go beside another.
-pub const LARGE_BATCH: usize = BATCH_SENDS / 2;
+/// From so many sends on, a batch may go beside another: a call costs as much as a dozen of its rows.
+pub const LARGE_BATCH: usize = 24;
 /// A second call starts beside one that has taken so long, however small.
 pub const CALL_PATIENCE: Duration = Duration::from_millis(20);
-/// After a delivery that took `d`, a thread gathers for at most `d / GATHER_SHARE` …
-pub const GATHER_SHARE: u32 = 8;
+/// After a hold of `d` a thread gathers for at most `d / GATHER_SHARE` …
+pub const GATHER_SHARE: u32 = 2;
 /// … and for so long at most. It ends as soon as as many wait as went last time.
-pub const GATHER_MAX: Duration = Duration::from_millis(5);
-/// Deliveries quicker than this are not gathered for.
-pub const GATHER_FROM: Duration = Duration::from_millis(2);
+pub const GATHER_MAX: Duration = Duration::from_millis(8);
+/// After shorter holds nothing is gathered.
+pub const GATHER_FROM: Duration = Duration::from_millis(1);
 
 /// One send and whom its answer is for.
 pub struct Item<R> {
@@ -110,8 +110,8 @@ impl<R> Lineups<R> {
         Ok(self.may_start(now))
     }
 
-    /// Whether a call may start. Beside others under way only a large one may, or where these are stuck: a call costs as
-    /// much as a dozen of its rows, so several small ones at once would be slower for everybody.
+    /// Whether a call may start. Beside others under way only a large one may, or where these are stuck: several small ones
+    /// at once would be slower for everybody.
     pub fn may_start(&self, now: Instant) -> bool {
         let is_stuck = |began: &Instant| now - *began >= CALL_PATIENCE;
         !self.ready.is_empty() && (self.ready_sends >= LARGE_BATCH || self.calls.iter().all(is_stuck))
@@ -167,11 +167,11 @@ impl<R> Lineups<R> {
         }
     }
 
-    /// A thread's batch is done, and its updates were delivered `delivery` after the commit (zero: not waited for).
-    pub fn release(&mut self, thread: Uuid, delivery: Duration, now: Instant) {
+    /// A thread's batch is done, and it was held for so long after the commit (zero: it was not).
+    pub fn release(&mut self, thread: Uuid, held: Duration, now: Instant) {
         let Some(lineup) = self.threads.get_mut(&thread) else { return };
-        if delivery >= GATHER_FROM && lineup.waiting.len() < lineup.last {
-            lineup.state = State::Gathering { until: now + (delivery / GATHER_SHARE).min(GATHER_MAX) };
+        if held >= GATHER_FROM && lineup.waiting.len() < lineup.last {
+            lineup.state = State::Gathering { until: now + (held / GATHER_SHARE).min(GATHER_MAX) };
             self.gathering.insert(thread);
         } else {
             self.make_ready(thread);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_wide_delivery_a_thread_gathers_as_many_as_last_time_or_for_a_moment() {
+    fn after_a_hold_a_thread_gathers_as_many_as_last_time_or_for_a_moment() {
         let (mut lineups, now, wide) = (Lineups::default(), Instant::now(), Uuid::from_u128(7));
         for n in 1..=3 {
             push(&mut lineups, 7, n, now);
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(lineups.take(now).len(), 3);
         lineups.ended(now);
         push(&mut lineups, 7, 4, now);
-        lineups.release(wide, 16 * MS, now);
+        lineups.release(wide, 4 * MS, now);
         assert!(lineups.take(now).is_empty());
         assert_eq!(lineups.next_ready(), Some(now + 2 * MS));
         assert!(!push(&mut lineups, 7, 5, now));
@@ -320,7 +320,7 @@ mod tests {
         assert!(lineups.take(now + GATHER_MAX - MS).is_empty());
         assert_eq!(replies(&lineups.take(now + GATHER_MAX)), [7]);
         lineups.ended(now + GATHER_MAX);
-        lineups.release(wide, 16 * MS, now);
+        lineups.release(wide, 4 * MS, now);
         assert!(lineups.take(now + 2 * MS).is_empty());
         assert!(lineups.threads.is_empty() && lineups.gathering.is_empty());
     }

@@ -74,8 +74,8 @@ impl Hub {
         self.ingest_keeping(updates, &|_| None);
     }
 
-    /// The same for what was committed here. Where a stream has a wide audience, `keep` is asked what to keep until the
-    /// updates have left the outboxes.
+    /// The same for what was committed here. Where a stream has a wide audience, `keep` is asked what to keep until most
+    /// of it has the updates.
     pub fn ingest_keeping(&self, updates: &[Update], keep: &dyn Fn(StreamId) -> Option<Kept>) {
         let mut rest = updates;
         let mut ready = Vec::new();

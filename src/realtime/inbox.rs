@@ -27,7 +27,7 @@ pub struct SessionAddr {
     pub generation: u32,
 }
 
-/// What somebody wants kept until a run has left the outboxes.
+/// What somebody wants kept until most sockets have got a run.
 pub type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Contiguous updates of one stream, in order.
@@ -37,7 +37,7 @@ pub struct Run {
     /// The life of the feed that it comes from.
     pub incarnation: u64,
     pub updates: Arc<[Update]>,
-    /// Dropped when every socket that was writable has got it.
+    /// Dropped when most sockets that take anything have got it.
     pub kept: Option<Kept>,
 }
 

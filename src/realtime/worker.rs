@@ -21,6 +21,9 @@ use crate::updates::StreamId;
 const WAKER: Token = Token(usize::MAX);
 /// Sockets flushed between looks at the inbox.
 const FLUSH_STEP: usize = 32;
+/// What is kept for a run goes when so many of its sockets were flushed: the commit of what comes next takes as long as
+/// the rest.
+const KEPT_PERCENT: u64 = 75;
 /// Between looks at the clock of all sessions.
 const SWEEP_MS: u64 = 100;
 /// Life of a socket after its close frame was queued.
@@ -143,7 +146,8 @@ impl Worker {
                 ToWorker::Run(run) => {
                     self.deliver(&run);
                     // Everybody it went to is in the line of dirty sockets by now.
-                    self.kept.extend(run.kept.map(|kept| (self.flushed + self.dirty.len() as u64, kept)));
+                    let most = self.dirty.len() as u64 * KEPT_PERCENT / 100;
+                    self.kept.extend(run.kept.map(|kept| (self.flushed + most, kept)));
                 }
                 ToWorker::Replies(replies) => {
                     for (to, frame, thread) in replies {
@@ -316,7 +320,7 @@ impl Worker {
         }
     }
 
-    /// Drops what was kept for runs that have left the outboxes.
+    /// Drops what was kept for runs that most have got.
     fn let_go(&mut self) {
         while self.kept.front().is_some_and(|(until, _)| *until <= self.flushed) {
             self.kept.pop_front();
