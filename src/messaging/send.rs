@@ -10,6 +10,7 @@ use super::render::{Created, LeanMessage, update};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::{CONTENT_CHARS, MessageType, SendBody, SendOk};
+use crate::telemetry::metrics;
 use crate::updates::{StreamId, Touch, Update, UpdateKind};
 
 /// Most people one message may mention.
@@ -105,7 +106,10 @@ pub async fn append(
     batch: &[SendRequest],
 ) -> Result<(Vec<Outcome>, Vec<Update>), sqlx::Error> {
     match call(connection, batch, true).await {
-        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => call(connection, batch, false).await,
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+            metrics().statements.with_label_values(&["send_again"]).inc();
+            call(connection, batch, false).await
+        }
         done => done,
     }
 }
@@ -195,7 +199,7 @@ fn created(request: &SendRequest, ok: &SendOk) -> Update {
     };
     let (stream, seq, kind) = (StreamId::Thread(request.thread_id), ok.seq as u64, UpdateKind::MessageCreated);
     let frame = update(kind, stream, seq, Timestamp(ok.sent_at.0), &Created { message });
-    crate::telemetry::metrics().updates_encoded.inc();
+    metrics().updates_encoded.inc();
     Update { stream, seq, kind, touch: Touch::None, frame }
 }
 

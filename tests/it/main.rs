@@ -1,6 +1,7 @@
 //! Integration tests: the true application against a real, private Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod append;
 mod cluster;
 mod counts;
 mod courier;
