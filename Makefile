@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 3
 SECONDS_EACH ?= 20
 
-.PHONY: build run test check cargo-test js-test chaos saboteur bench bench-db load need-build need-run need-test
+.PHONY: build run test check cargo-test js-test chaos saboteur bench bench-db bench-history load need-build need-run need-test
 
 build: need-build
 	$(CARGO) build --release --locked --features tools
@@ -54,6 +54,10 @@ bench: need-test
 # What the database alone takes: the server's own call, back to back with full batches.
 bench-db: need-test
 	loadtest/bench-db.sh
+
+# A page of history at any depth of ten million messages.
+bench-history: need-test
+	loadtest/bench-history.sh
 
 load: need-run
 	loadtest/load.sh

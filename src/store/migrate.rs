@@ -42,7 +42,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_identity"),
     migration!(2, "0002_messaging"),
     migration!(3, "0003_engine"),
-    migration!(4, "0004_houses"),
+    migration!(4, "0004_engine_reads"),
+    migration!(5, "0005_houses"),
 ];
 
 /// The runner's own tables; every database has them before its first migration.
