@@ -173,8 +173,11 @@ pub fn open(target: &Target, index: u32) -> Result<TcpStream, LoadError> {
     let fd = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP)).map_err(fail("socket"))?;
     sockopt::set_tcp_nodelay(&fd, true).map_err(fail("socket option"))?;
     if target.addr.ip().is_loopback() {
+        // Addresses of this process alone: ports of the last run stay in TIME_WAIT for a minute, and where most of an
+        // address's are taken, finding a free one costs more than the connection.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
         let last = 2 + (index / SOCKETS_PER_ADDRESS % 250) as u8;
-        bind(&fd, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0)).map_err(fail("bind"))?;
+        bind(&fd, &SocketAddrV4::new(Ipv4Addr::new(127, high, low, last), 0)).map_err(fail("bind"))?;
     }
     match connect(&fd, &target.addr) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}

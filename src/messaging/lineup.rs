@@ -23,9 +23,7 @@ pub const BATCH_BYTES: usize = 1 << 20;
 pub const LARGE_BATCH: usize = 24;
 /// A second call starts beside one that has taken so long, however small.
 pub const CALL_PATIENCE: Duration = Duration::from_millis(20);
-/// After a hold of `d` a thread gathers for at most `d / GATHER_SHARE` …
-pub const GATHER_SHARE: u32 = 2;
-/// … and for so long at most. It ends as soon as as many wait as went last time.
+/// After a hold a thread gathers for as long again, and for so long at most. It ends as soon as as many wait as went last time.
 pub const GATHER_MAX: Duration = Duration::from_millis(8);
 /// After shorter holds nothing is gathered.
 pub const GATHER_FROM: Duration = Duration::from_millis(1);
@@ -171,7 +169,7 @@ impl<R> Lineups<R> {
     pub fn release(&mut self, thread: Uuid, held: Duration, now: Instant) {
         let Some(lineup) = self.threads.get_mut(&thread) else { return };
         if held >= GATHER_FROM && lineup.waiting.len() < lineup.last {
-            lineup.state = State::Gathering { until: now + (held / GATHER_SHARE).min(GATHER_MAX) };
+            lineup.state = State::Gathering { until: now + held.min(GATHER_MAX) };
             self.gathering.insert(thread);
         } else {
             self.make_ready(thread);
@@ -306,7 +304,7 @@ mod tests {
         assert_eq!(lineups.take(now).len(), 3);
         lineups.ended(now);
         push(&mut lineups, 7, 4, now);
-        lineups.release(wide, 4 * MS, now);
+        lineups.release(wide, 2 * MS, now);
         assert!(lineups.take(now).is_empty());
         assert_eq!(lineups.next_ready(), Some(now + 2 * MS));
         assert!(!push(&mut lineups, 7, 5, now));
@@ -320,7 +318,7 @@ mod tests {
         assert!(lineups.take(now + GATHER_MAX - MS).is_empty());
         assert_eq!(replies(&lineups.take(now + GATHER_MAX)), [7]);
         lineups.ended(now + GATHER_MAX);
-        lineups.release(wide, 4 * MS, now);
+        lineups.release(wide, 2 * MS, now);
         assert!(lineups.take(now + 2 * MS).is_empty());
         assert!(lineups.threads.is_empty() && lineups.gathering.is_empty());
     }

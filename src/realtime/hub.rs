@@ -226,3 +226,51 @@ fn lock_of(id: Uuid) -> usize {
 fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Hub, Inbox, Kept, ToWorker};
+    use crate::courier::in_process::InProcess;
+    use crate::realtime::repair::Repairs;
+    use crate::updates::{StreamId, Touch, Update, UpdateKind};
+    use bytes::Bytes;
+    use std::cell::RefCell;
+    use std::sync::{Arc, Weak};
+    use uuid::Uuid;
+
+    #[test]
+    fn only_a_wide_audience_is_kept_for_until_its_run_is_gone() {
+        let hub = Hub::new(Arc::new(InProcess::new(Arc::new(|_| {}))), Arc::new(Repairs::default()));
+        let poll = mio::Poll::new().expect("a poller");
+        let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker")));
+        hub.set_inboxes(vec![inbox.clone()]);
+        let stream = StreamId::Thread(Uuid::now_v7());
+        hub.attach(0, stream, 0, 0);
+        let kept: RefCell<Weak<u64>> = RefCell::default();
+        let send = |seq| {
+            let frame = Bytes::from_static(b"x");
+            let update = Update { stream, seq, kind: UpdateKind::MessageCreated, touch: Touch::None, frame };
+            hub.ingest_keeping(&[update], &|asked| {
+                assert_eq!(asked, stream);
+                let value = Arc::new(seq);
+                *kept.borrow_mut() = Arc::downgrade(&value);
+                Some(value as Kept)
+            });
+        };
+        let mut messages = Vec::new();
+        send(1);
+        assert!(kept.borrow().upgrade().is_none(), "narrow: nothing is asked for");
+        hub.set_wide(0, stream, true);
+        send(2);
+        inbox.drain(&mut messages);
+        assert!(
+            matches!(&messages[..], [ToWorker::Run(narrow), ToWorker::Run(wide)] if narrow.kept.is_none() && wide.kept.is_some())
+        );
+        assert_eq!(kept.borrow().upgrade().as_deref(), Some(&2));
+        messages.clear();
+        assert!(kept.borrow().upgrade().is_none(), "the run is gone");
+        hub.set_wide(0, stream, false);
+        send(3);
+        assert!(kept.borrow().upgrade().is_none());
+    }
+}

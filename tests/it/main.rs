@@ -35,3 +35,4 @@ mod streams;
 mod support;
 mod threads;
 mod tidy;
+mod wide;
