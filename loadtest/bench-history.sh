@@ -26,11 +26,11 @@ sql() { "$PG_BIN/psql" -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$PG_PORT" -U haus_
 say "writing $MESSAGES messages"
 for ((from = 1; from <= MESSAGES; from += CHUNK)); do
   sql -c "INSERT INTO messages (id, thread_id, sender_id, no, seq, content, nonce, sent_at)
-    SELECT (lpad(to_hex(ms), 12, '0') || '7' || substr(md5(no::text), 1, 3) || 'a' || substr(md5(no::text), 4, 15))::uuid,
-           t.id, m.profile_id, no, no + 1, repeat('x', 200), gen_random_uuid(), to_timestamp(ms / 1000.0)
-    FROM threads t JOIN LATERAL (SELECT profile_id FROM thread_members WHERE thread_id = t.id LIMIT 1) m ON true,
-         generate_series($from, least($from + $CHUNK - 1, $MESSAGES)) no,
-         LATERAL (SELECT 1704067200000 + (no * (85000000000 / $MESSAGES::numeric))::bigint) x (ms)"
+    SELECT (lpad(to_hex(ms), 12, '0') || '7' || substr(md5(n::text), 1, 3) || 'a' || substr(md5(n::text), 4, 15))::uuid,
+           m.thread_id, m.profile_id, n, n + 1, repeat('x', 200), gen_random_uuid(), to_timestamp(ms / 1000.0)
+    FROM (SELECT thread_id, profile_id FROM thread_members LIMIT 1) m,
+         generate_series($from, least($from + $CHUNK - 1, $MESSAGES)) n,
+         LATERAL (SELECT 1704067200000 + (n * (85000000000 / $MESSAGES::numeric))::bigint) x (ms)"
 done
 sql -c "UPDATE threads SET no = $MESSAGES, seq = $MESSAGES + 1" -c 'VACUUM ANALYZE messages' -c CHECKPOINT
 

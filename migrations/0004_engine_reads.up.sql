@@ -10,10 +10,11 @@ CREATE VIEW engine.log_rows AS
 
 -- Pages of thread logs after given positions. For the node, which applies visibility itself (every asker is attached
 -- within a stay it has checked). The planner settings of this and the readers below keep a plan good that a session
--- cached while the tables were empty.
+-- cached while the tables were empty, and make it once: planned anew, a page over the partitions takes four times as long.
 CREATE FUNCTION engine.log_pages(p_threads uuid[], p_since bigint[], p_limit integer) RETURNS SETOF engine.log_rows
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     SELECT l.* FROM unnest(p_threads, p_since) WITH ORDINALITY AS w (id, since, ord)
@@ -25,7 +26,8 @@ END $$;
 -- Stays as ranges of seq and no, both ends inclusive; a thread that shows its past gives one range from 1.
 CREATE FUNCTION engine.visible_ranges(p_thread uuid, p_profile uuid)
 RETURNS TABLE (low_seq bigint, high_seq bigint, low_no bigint, high_no bigint)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     IF (SELECT t.history_for_newcomers FROM threads t WHERE t.id = p_thread) THEN
         RETURN QUERY
@@ -41,7 +43,8 @@ END $$;
 -- A page of the log as one person may see it. No row: never a member. The first row carries the head, seq only.
 CREATE FUNCTION engine.visible_updates(p_actor uuid, p_thread uuid, p_since bigint, p_limit integer) RETURNS SETOF engine.log_rows
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_head engine.log_rows;
     v_high bigint;
@@ -64,7 +67,8 @@ END $$;
 -- Pages of user streams after given positions.
 CREATE FUNCTION engine.user_pages(p_profiles uuid[], p_since bigint[], p_limit integer)
 RETURNS TABLE (profile_id uuid, seq bigint, kind smallint, at timestamptz, data jsonb)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     SELECT w.id, u.seq, u.kind, u.at, u.data
@@ -138,7 +142,8 @@ CREATE TYPE engine.person_threads AS (
 -- would cost both sides more than reading it.
 CREATE FUNCTION engine.people_threads(p_profiles uuid[]) RETURNS SETOF engine.person_threads
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     SELECT p.id, p.display_name, p.role::text, p.status::text,
@@ -158,7 +163,8 @@ END $$;
 -- Threads of pairs of profile and thread, memberships that ended included; no row for a pair that never was one.
 CREATE FUNCTION engine.member_rows(p_profiles uuid[], p_threads uuid[]) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     SELECT w.id, p.display_name, p.role::text, p.status::text,
@@ -171,7 +177,8 @@ END $$;
 -- A page of one profile's threads, newest first, below the place (p_at, p_id); NULLs begin.
 CREATE FUNCTION engine.thread_list(p_profile uuid, p_at timestamptz, p_id uuid, p_limit integer) RETURNS SETOF engine.person_thread
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_per_gather = 0 SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     SELECT p.id, p.display_name, p.role::text, p.status::text,
@@ -185,7 +192,8 @@ END $$;
 -- The first members of a thread (or p_profile alone) for one of its members: the asker, then by role, then by time of joining.
 CREATE FUNCTION engine.members(p_actor uuid, p_thread uuid, p_profile uuid, p_limit integer)
 RETURNS TABLE (profile_id uuid, display_name text, avatar text, role text, nickname text, joined_at timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -206,37 +214,45 @@ RETURNS TABLE (id uuid, no bigint, seq bigint, sender_id uuid, content text, med
     reply_to_id uuid, mentions uuid[], nonce uuid, is_edited boolean, is_deleted boolean, is_pinned boolean, rev integer,
     sent_at timestamptz, edited_at timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off AS $$
+SET enable_mergejoin = off SET enable_material = off SET enable_bitmapscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    v_range record;
-    v_found integer;
+    v_low bigint[];
+    v_high bigint[];
+    v_high_seq bigint;
+    v_found integer := 0;
     v_rows integer;
 BEGIN
+    SELECT array_agg(r.low_no ORDER BY r.low_no), array_agg(r.high_no ORDER BY r.low_no), max(r.high_seq)
+    INTO v_low, v_high, v_high_seq FROM engine.visible_ranges(p_thread, p_actor) r;
+    IF v_low IS NULL THEN
+        RETURN;
+    END IF;
     RETURN QUERY
-    SELECT NULL::uuid, least(t.no, max(r.high_no)), least(t.seq, max(r.high_seq)), NULL::uuid, NULL, NULL, NULL, NULL, NULL::uuid,
-           NULL::uuid[], NULL::uuid, NULL::boolean, NULL::boolean, NULL::boolean, NULL::integer, NULL::timestamptz, NULL::timestamptz
-    FROM threads t, engine.visible_ranges(p_thread, p_actor) r WHERE t.id = p_thread GROUP BY t.seq, t.no;
-    v_found := 0;
-    FOR v_range IN SELECT r.* FROM engine.visible_ranges(p_thread, p_actor) r ORDER BY r.low_no DESC LOOP
+    SELECT NULL::uuid, least(t.no, v_high[cardinality(v_high)]), least(t.seq, v_high_seq), NULL::uuid, NULL, NULL, NULL, NULL,
+           NULL::uuid, NULL::uuid[], NULL::uuid, NULL::boolean, NULL::boolean, NULL::boolean, NULL::integer, NULL::timestamptz,
+           NULL::timestamptz
+    FROM threads t WHERE t.id = p_thread;
+    FOR i IN REVERSE cardinality(v_low)..1 LOOP
         EXIT WHEN v_found >= p_below;
         RETURN QUERY
         SELECT g.id, g.no, g.seq, g.sender_id, g.content, g.media_url, g.media_type::text, g.type::text, g.reply_to_id, g.mentions,
                g.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at
         FROM messages g
-        WHERE g.thread_id = p_thread AND g.no < p_before AND g.no >= v_range.low_no AND g.no <= v_range.high_no
+        WHERE g.thread_id = p_thread AND g.no < p_before AND g.no >= v_low[i] AND g.no <= v_high[i]
         ORDER BY g.no DESC LIMIT p_below - v_found;
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         v_found := v_found + v_rows;
     END LOOP;
     v_found := 0;
-    FOR v_range IN SELECT r.* FROM engine.visible_ranges(p_thread, p_actor) r ORDER BY r.low_no LOOP
+    FOR i IN 1..cardinality(v_low) LOOP
         EXIT WHEN v_found >= p_above;
         RETURN QUERY
         SELECT g.id, g.no, g.seq, g.sender_id, g.content, g.media_url, g.media_type::text, g.type::text, g.reply_to_id, g.mentions,
                g.nonce, g.is_edited, g.is_deleted, g.is_pinned, g.rev, g.sent_at, g.edited_at
         FROM messages g
-        WHERE g.thread_id = p_thread AND g.no > p_after AND g.no >= v_range.low_no AND g.no <= v_range.high_no
+        WHERE g.thread_id = p_thread AND g.no > p_after AND g.no >= v_low[i] AND g.no <= v_high[i]
         ORDER BY g.no LIMIT p_above - v_found;
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         v_found := v_found + v_rows;
