@@ -27,6 +27,8 @@ pub const CALL_PATIENCE: Duration = Duration::from_millis(20);
 pub const GATHER_MAX: Duration = Duration::from_millis(8);
 /// After shorter holds nothing is gathered.
 pub const GATHER_FROM: Duration = Duration::from_millis(1);
+/// Nor after a batch with fewer sends of the thread: waiting would cost them more than it saves.
+pub const GATHER_SENDS: usize = 3;
 
 /// One send and whom its answer is for.
 pub struct Item<R> {
@@ -168,7 +170,8 @@ impl<R> Lineups<R> {
     /// A thread's batch is done, and it was held for so long after the commit (zero: it was not).
     pub fn release(&mut self, thread: Uuid, held: Duration, now: Instant) {
         let Some(lineup) = self.threads.get_mut(&thread) else { return };
-        if held >= GATHER_FROM && lineup.waiting.len() < lineup.last {
+        let gathers = held >= GATHER_FROM && lineup.last >= GATHER_SENDS;
+        if gathers && lineup.waiting.len() < lineup.last {
             lineup.state = State::Gathering { until: now + held.min(GATHER_MAX) };
             self.gathering.insert(thread);
         } else {
