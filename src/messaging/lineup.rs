@@ -132,11 +132,6 @@ impl<R> Lineups<R> {
             let Some(thread_id) = self.ready.pop_front() else { break };
             let Some(lineup) = self.threads.get_mut(&thread_id) else { continue };
             self.ready_sends -= lineup.waiting.len();
-            if lineup.waiting.is_empty() {
-                // All of it expired while it was ready.
-                self.threads.remove(&thread_id);
-                continue;
-            }
             lineup.state = State::InFlight;
             lineup.last = 0;
             while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
@@ -219,6 +214,11 @@ impl<R> Lineups<R> {
                 }
                 late.push(item);
             }
+        }
+        if !late.is_empty() {
+            // A thread stands in the line of those that may go once, and only while something of it waits.
+            self.threads.retain(|_, lineup| lineup.state != State::Ready || !lineup.waiting.is_empty());
+            self.ready.retain(|thread| self.threads.contains_key(thread));
         }
         late
     }
@@ -339,5 +339,16 @@ mod tests {
         assert_eq!((late, lineups.len(), lineups.ready_sends), (vec![2, 3], 1, 1));
         lineups.ended(now);
         assert_eq!(replies(&lineups.take(now)), [4]);
+        lineups.ended(now);
+        // All of a thread that was ready went: what comes next stands in the line once.
+        push(&mut lineups, 3, 5, now);
+        assert_eq!(replies(&lineups.expire(now + MS)), [5]);
+        push(&mut lineups, 3, 6, now);
+        assert_eq!(replies(&lineups.take(now)), [6]);
+        push(&mut lineups, 3, 7, now);
+        lineups.ended(now);
+        assert!(lineups.take(now).is_empty(), "3 is in flight");
+        lineups.release(Uuid::from_u128(3), Duration::ZERO, now);
+        assert_eq!((replies(&lineups.take(now)), lineups.ready_sends), (vec![7], 0));
     }
 }
