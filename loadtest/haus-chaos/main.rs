@@ -13,6 +13,8 @@ mod mirror;
 mod plan;
 mod recorder;
 mod rest;
+// The integration tests use the rest.
+#[allow(dead_code)]
 #[path = "../rig/mod.rs"]
 mod rig;
 mod saboteur;

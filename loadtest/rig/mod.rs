@@ -41,6 +41,11 @@ impl RigError {
     }
 }
 
+/// Linux keeps files here in memory.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Free bytes from which [`Folder::in_memory`] uses it: twice what the integration tests leave in theirs.
+const MEMORY_BYTES: u64 = 6 << 30;
+
 /// A folder under the system's temporary folder that goes with its owner.
 #[derive(Debug)]
 pub struct Folder {
@@ -53,11 +58,26 @@ impl Folder {
     /// # Errors
     /// [`RigError::Io`].
     pub fn new(name: &str) -> Result<Self, RigError> {
+        Self::under(&std::env::temp_dir(), name)
+    }
+
+    /// The same in memory where there is room, else as [`Folder::new`]: a slow disk cannot hold up what is kept there.
+    /// A killed process loses no more than on a disk, whose cache outlives it too.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub fn in_memory(name: &str) -> Result<Self, RigError> {
+        let shared = Path::new(SHARED_MEMORY);
+        let free = rustix::fs::statvfs(shared).map_or(0, |state| state.f_bavail.saturating_mul(state.f_frsize));
+        if free < MEMORY_BYTES { Self::new(name) } else { Self::under(shared, name) }
+    }
+
+    fn under(parent: &Path, name: &str) -> Result<Self, RigError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         static SWEPT: Once = Once::new();
         SWEPT.call_once(sweep);
         let unique = format!("haus-rig-{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(unique);
+        let path = parent.join(unique);
         std::fs::create_dir_all(&path).map_err(RigError::io(format!("make {}", path.display())))?;
         // The unprivileged user behind Postgres has to pass through.
         let open = std::fs::Permissions::from_mode(0o755);
@@ -80,8 +100,8 @@ impl Drop for Folder {
 
 /// Removes folders whose process was killed before it could.
 fn sweep() {
-    let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-    for entry in entries {
+    let parents = [std::env::temp_dir(), PathBuf::from(SHARED_MEMORY)];
+    for entry in parents.iter().flat_map(std::fs::read_dir).flatten().flatten() {
         let name = entry.file_name();
         let owner =
             name.to_str().and_then(|name| name.strip_prefix("haus-rig-")?.split('-').next()?.parse::<u32>().ok());

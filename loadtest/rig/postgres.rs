@@ -19,9 +19,17 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// The superuser of the private cluster, and the owner of its databases.
-const OWNER: &str = "haus_owner";
+pub const OWNER: &str = "haus_owner";
 /// The login the application uses; `haus migrate` makes it.
 const APPLICATION: &str = "haus_app:haus-rig";
+/// Small, and without checkpoints of its own in the time of a test: their writes would hold up commits on a slow disk.
+const SETTINGS: [&str; 5] = [
+    "unix_socket_directories=",
+    "max_connections=200",
+    "shared_buffers=64MB",
+    "max_wal_size=8GB",
+    "checkpoint_timeout=1h",
+];
 /// The user Postgres runs as when the rig is root.
 const UNPRIVILEGED: &str = "postgres";
 
@@ -41,9 +49,16 @@ impl Postgres {
     /// # Errors
     /// [`RigError`] when the binaries are missing or it does not come up.
     pub fn start(logs: &Path) -> Result<Self, RigError> {
+        Self::start_in(Folder::new("postgres")?, logs)
+    }
+
+    /// The same with its data in `folder`.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn start_in(folder: Folder, logs: &Path) -> Result<Self, RigError> {
         let bin = binaries()?;
         let template = template(&bin)?;
-        let folder = Folder::new("postgres")?;
         let copy = Command::new("cp").arg("-a").arg(&template).arg(folder.path().join("data")).output();
         let copied = copy.map_err(RigError::io("copy the template"))?;
         if !copied.status.success() {
@@ -93,6 +108,16 @@ impl Postgres {
         }
     }
 
+    /// On loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its data.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Makes a database, a copy of `template` when one is named.
     ///
     /// # Errors
@@ -127,7 +152,7 @@ impl Postgres {
         let mut command = unprivileged(&self.bin.join("postgres"));
         command.arg("-D").arg(self.folder.path().join("data"));
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1"]);
-        for setting in ["unix_socket_directories=", "max_connections=200", "shared_buffers=64MB", "max_wal_size=2GB"] {
+        for setting in SETTINGS {
             command.args(["-c", setting]);
         }
         Process::spawn("postgres", command, &self.log, Stdout::Log)

@@ -12,7 +12,9 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::people::World;
-use crate::services::{Postgres, Redis};
+use crate::rig::Folder;
+use crate::rig::redis::Redis;
+use crate::services::Postgres;
 use crate::socket::Client;
 use crate::support::{Database, Settings};
 
@@ -43,6 +45,7 @@ pub struct Cluster {
     pub redis: Option<Redis>,
     pub nodes: Vec<Running>,
     pub http: reqwest::Client,
+    _logs: Folder,
 }
 
 /// Starts `count` nodes; `flags` as on the command line.
@@ -53,11 +56,12 @@ pub async fn cluster(count: usize, flags: &[&str]) -> Cluster {
 impl Cluster {
     /// The same on the private Postgres of a test.
     pub async fn private(postgres: &Postgres, count: usize, flags: &[&str]) -> Self {
-        Self::on(Database::on(postgres.port).await, count, flags).await
+        Self::on(Database::on(postgres.port()).await, count, flags).await
     }
 
     async fn on(database: Database, count: usize, flags: &[&str]) -> Self {
-        let redis = (count > 1).then(Redis::start);
+        let logs = Folder::new("logs").unwrap();
+        let redis = (count > 1).then(|| Redis::start(logs.path()).unwrap());
         let pool: PgPool = database.app_pool(database.port);
         let root = keys::parse_root_key(SECRET_KEY).unwrap();
         let settings = IdentitySettings {
@@ -69,7 +73,7 @@ impl Cluster {
         let identity = Arc::new(Identity::new(pool.clone(), &Keys::derive(&root).unwrap(), settings).unwrap());
         let world = World { database, pool };
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut cluster = Self { world, identity, redis, nodes: Vec::new(), http };
+        let mut cluster = Self { world, identity, redis, nodes: Vec::new(), http, _logs: logs };
         for _ in 0..count {
             cluster.add(flags).await;
         }

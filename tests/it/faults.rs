@@ -6,9 +6,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::cluster::{Cluster, SECRET_KEY, cluster};
+use crate::rig::Folder;
 use crate::services::Postgres;
 use crate::socket::Client;
-use crate::support::folder_of;
 
 fn nonce_send(thread: Uuid, nonce: Uuid) -> serde_json::Value {
     json!({"threadId": thread, "nonce": nonce, "content": nonce.to_string()})
@@ -16,7 +16,7 @@ fn nonce_send(thread: Uuid, nonce: Uuid) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_database_a_node_says_so_and_comes_back_by_itself() {
-    let mut postgres = Postgres::start(folder_of("faults"));
+    let mut postgres = Postgres::start();
     let cluster = Cluster::private(&postgres, 1, &["--limits=off"]).await;
     let [ana, ben] = cluster.persons().await;
     let thread = cluster.group(&[&ana, &ben]).await;
@@ -69,13 +69,13 @@ async fn without_its_database_a_node_says_so_and_comes_back_by_itself() {
 
     // The settings that make a commit worth its name, at run time.
     for (setting, safe) in [("fsync", "on"), ("synchronous_commit", "on")] {
-        postgres.psql(&format!("ALTER SYSTEM SET {setting} = off"));
-        postgres.psql("SELECT pg_reload_conf()");
+        postgres.run(&format!("ALTER SYSTEM SET {setting} = off"));
+        postgres.run("SELECT pg_reload_conf()");
         readiness(&cluster, 503).await;
         assert_eq!(client.refused("message.send", nonce_send(thread, Uuid::now_v7())).await, "unavailable");
         exit_of_serve(&cluster, setting).await;
-        postgres.psql(&format!("ALTER SYSTEM SET {setting} = {safe}"));
-        postgres.psql("SELECT pg_reload_conf()");
+        postgres.run(&format!("ALTER SYSTEM SET {setting} = {safe}"));
+        postgres.run("SELECT pg_reload_conf()");
         readiness(&cluster, 200).await;
         client.say(thread, "safe again").await;
     }
@@ -98,8 +98,9 @@ async fn readiness(cluster: &Cluster, status: u16) {
 
 /// `haus serve` on an unsafe database: exit code 3, the setting named.
 async fn exit_of_serve(cluster: &Cluster, setting: &str) {
+    let folder = Folder::new("serve").unwrap();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_haus"));
-    command.args(["serve", "--listen=127.0.0.1:0", "--data-dir"]).arg(folder_of("serve"));
+    command.args(["serve", "--listen=127.0.0.1:0", "--data-dir"]).arg(folder.path());
     command.env("DATABASE_URL", cluster.database_url()).env("HAUS_SECRET_KEY", SECRET_KEY).env_remove("REDIS_URL");
     let output = tokio::time::timeout(Duration::from_secs(20), command.kill_on_drop(true).output()).await;
     let output = output.expect("ends by itself").unwrap();
@@ -133,12 +134,12 @@ async fn without_redis_updates_come_from_the_log() {
         let took = crossing(&mut here, &mut there, thread).await;
         assert!(took < Duration::from_secs(2), "{took:?}");
     }
-    cluster.redis.as_mut().unwrap().resume();
+    cluster.redis.as_mut().unwrap().resume().unwrap();
     courier(&cluster, "ok").await;
     crossing(&mut here, &mut there, thread).await;
 
     // Stopped, not gone: connections stay open and nothing answers.
-    cluster.redis.as_ref().unwrap().freeze();
+    cluster.redis.as_mut().unwrap().freeze();
     let began = Instant::now();
     let took = crossing(&mut here, &mut there, thread).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -146,7 +147,7 @@ async fn without_redis_updates_come_from_the_log() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let took = crossing(&mut here, &mut there, thread).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
-    cluster.redis.as_ref().unwrap().thaw();
+    cluster.redis.as_mut().unwrap().thaw();
     courier(&cluster, "ok").await;
     crossing(&mut there, &mut here, thread).await;
     for (client, log) in

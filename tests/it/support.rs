@@ -1,12 +1,12 @@
 //! A private Postgres for this test binary, a database per test, and the application on port 0. Nothing is mocked.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::ports::{Published, ports};
+use crate::rig::postgres::OWNER;
 use crate::services::Postgres;
 use clap::Parser;
 use haus::config::Config;
@@ -20,45 +20,18 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 pub const ROOT_KEY: [u8; 32] = [7; 32];
 
-/// The cluster of this process; it dies with it.
-struct Cluster {
-    port: u16,
-}
-
 static NEXT_DATABASE: AtomicU32 = AtomicU32::new(0);
 
-fn cluster() -> &'static Cluster {
-    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| {
-        let (tell, told) = mpsc::channel();
-        // The parent-death signal follows the thread that started the child: this one lives as long as the process.
-        std::thread::spawn(move || {
-            let folder = folder_of("cluster");
-            remove_stale(folder.parent().unwrap());
-            let postgres = Postgres::start(folder);
-            tell.send(postgres.port).unwrap();
-            postgres.wait();
-        });
-        let port = told.recv_timeout(Duration::from_secs(60)).expect("Postgres starts");
-        Cluster { port }
-    })
+/// The port of the one cluster of this process.
+fn cluster() -> u16 {
+    static CLUSTER: OnceLock<Postgres> = OnceLock::new();
+    CLUSTER.get_or_init(Postgres::lasting).port()
 }
 
-/// A folder of this process.
-pub fn folder_of(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("haus-it-{}-{name}", std::process::id()))
-}
-
-/// Removes folders of earlier runs whose process is gone.
-fn remove_stale(parent: &Path) {
-    for entry in std::fs::read_dir(parent).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(pid) = name.strip_prefix("haus-it-").and_then(|rest| rest.split('-').next())
-            && !Path::new("/proc").join(pid).exists()
-        {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
+/// What the nodes of a test log is printed where the test fails.
+fn keep_logs() {
+    // Only the first call finds the place free.
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
 }
 
 /// A database of its own, migrated.
@@ -71,14 +44,15 @@ pub struct Database {
 
 impl Database {
     pub async fn new() -> Self {
-        Self::on(tokio::task::spawn_blocking(|| cluster().port).await.unwrap()).await
+        Self::on(tokio::task::spawn_blocking(cluster).await.unwrap()).await
     }
 
     /// The same in another cluster.
     pub async fn on(port: u16) -> Self {
+        keep_logs();
         let number = NEXT_DATABASE.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{number}");
-        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username("owner");
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username(OWNER);
         let mut admin = PgConnection::connect_with(&options.clone().database("postgres")).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
         let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(&name)).await.unwrap();
