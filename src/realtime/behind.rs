@@ -263,9 +263,7 @@ impl Worker {
         }
         if session.catch_up.as_ref().is_some_and(|catch_up| catch_up.queue.is_empty()) {
             session.catch_up = None;
-            if std::mem::take(&mut session.lag_told) {
-                metrics().lagging_sessions.dec();
-            }
+            session.note_caught_up();
         }
     }
 

@@ -14,6 +14,7 @@ use super::plan::StreamPlan;
 use super::{CommandName, Credential};
 use crate::limits::AddressGuard;
 use crate::protocol::types::SendBody;
+use crate::telemetry::metrics;
 use crate::updates::StreamId;
 
 /// Commands of one socket in work; above it the server stops reading from the socket.
@@ -52,6 +53,7 @@ pub struct Session {
     /// Reading stopped until something finishes; unread input waits in `partial` and in the kernel.
     pub paused: bool,
     pub expiring_told: bool,
+    /// `lag` was sent; until the session has caught up and all of it is with the kernel.
     pub lag_told: bool,
     /// Pings without an answer.
     pub unanswered: u8,
@@ -170,6 +172,19 @@ impl Session {
     pub fn push(&mut self, frame: Bytes) {
         if !frame.is_empty() && self.phase != Phase::Closing {
             self.outbox.push(frame);
+        }
+    }
+
+    /// Nothing is left to catch up with: the lag is over once all of it is with the kernel.
+    pub fn note_caught_up(&mut self) {
+        if self.outbox.is_empty() {
+            self.end_lag();
+        }
+    }
+
+    pub fn end_lag(&mut self) {
+        if std::mem::take(&mut self.lag_told) {
+            metrics().lagging_sessions.dec();
         }
     }
 

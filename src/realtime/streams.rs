@@ -234,9 +234,7 @@ impl Worker {
                 }
             }
         }
-        if std::mem::take(&mut session.lag_told) {
-            metrics().lagging_sessions.dec();
-        }
+        session.end_lag();
     }
 }
 

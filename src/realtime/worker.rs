@@ -357,6 +357,8 @@ impl Worker {
         }
         if session.catch_up.is_some() {
             self.pump(slot, session);
+        } else {
+            session.note_caught_up();
         }
         if session.paused && session.in_work < super::session::COMMANDS_IN_WORK {
             session.paused = false;

@@ -100,14 +100,34 @@ async fn fill(client: &mut Client, thread: Uuid, done: impl Fn() -> bool) -> u64
     count
 }
 
+/// Held while readers are slow on purpose: one number counts those of all nodes of this process.
+static SLOW: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_lags_is_fed_from_the_log_and_loses_nothing() {
+    let _alone = SLOW.lock().await;
     let cluster = cluster(1, &["--limits=off"]).await;
     let [ana, ben] = cluster.persons().await;
     let thread = cluster.group(&[&ana, &ben]).await;
     let name = thread.to_string();
     let mut raw = slow(&cluster, &ben).await;
     let mut quick = cluster.live(0, &ben).await;
+    // Nobody else notices: updates in order, one by one, for somebody who reads as they come.
+    let (end, quick_name) = (tokio::sync::watch::Sender::new(u64::MAX), name.clone());
+    let mut told = end.subscribe();
+    let reading = tokio::spawn(async move {
+        let mut next = 2;
+        while next < *told.borrow_and_update() {
+            tokio::select! {
+                _ = told.changed() => {}
+                update = quick.update(&quick_name) => {
+                    assert_eq!(update.json["seq"], next);
+                    next += 1;
+                }
+            }
+        }
+        next
+    });
     let mut sender = cluster.live(0, &ana).await;
     let lagging = metrics().lagging_sessions.get();
     let sent = fill(&mut sender, thread, || metrics().lagging_sessions.get() > lagging).await
@@ -116,10 +136,8 @@ async fn a_slow_reader_lags_is_fed_from_the_log_and_loses_nothing() {
             move || n.replace(n.get() + 1) == 2
         })
         .await;
-    // Nobody else notices.
-    for seq in 2..sent + 2 {
-        assert_eq!(quick.update(&name).await.json["seq"], seq);
-    }
+    end.send(sent + 2).unwrap();
+    assert_eq!(reading.await.unwrap(), sent + 2);
     let (mut next, mut lags, mut snapshots) = (2, 0, 0);
     while next < sent + 2 {
         let Got::Frame(first, payload) = raw.got().await else { panic!("closed at {next}") };
@@ -145,7 +163,9 @@ async fn a_slow_reader_lags_is_fed_from_the_log_and_loses_nothing() {
             _ => {}
         }
     }
-    assert!(lags == 1 && snapshots <= 1, "{lags} {snapshots}");
+    // Once more for each time the kernel had room for all that waited, and then for no more.
+    assert!((1..10).contains(&lags) && snapshots <= 1, "{lags} {snapshots}");
+    assert_eq!(metrics().lagging_sessions.get(), lagging);
     // Caught up: live again.
     sender.say(thread, "live").await;
     let Got::Frame(0x81, payload) = raw.got().await else { panic!("not live") };
@@ -154,6 +174,7 @@ async fn a_slow_reader_lags_is_fed_from_the_log_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_takes_nothing_is_closed() {
+    let _alone = SLOW.lock().await;
     let cluster = cluster(1, &["--limits=off", "--slow-close-ms=400"]).await;
     let [ana, ben] = cluster.persons().await;
     let thread = cluster.group(&[&ana, &ben]).await;
