@@ -240,6 +240,46 @@ async fn connections_that_say_nothing_or_half_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_without_pongs_is_closed_and_one_with_them_is_not() {
+    let cluster = cluster(1, &["--heartbeat-ms=300"]).await;
+    let [ana] = cluster.persons().await;
+    let address = &cluster.nodes[0].address;
+    let (mut mute, mut alive) = (Raw::live(address, &ana.token).await, Raw::live(address, &ana.token).await);
+    let answering = tokio::spawn(async move {
+        for _ in 0..5 {
+            let ping = loop {
+                match alive.got().await {
+                    Got::Frame(0x89, payload) => break payload,
+                    Got::Frame(..) => {}
+                    end => panic!("{end:?}"),
+                }
+            };
+            alive.send(&frame(0x8A, &ping)).await;
+        }
+        alive
+    });
+    let mut beats = 0;
+    let code = loop {
+        match mute.got().await {
+            Got::Frame(0x89, _) => beats += 1,
+            Got::Frame(..) => {}
+            Got::Close(code) => break code,
+            Got::End => panic!("no close frame"),
+        }
+    };
+    assert_eq!((code, beats), (4008, 2));
+    let mut alive = answering.await.unwrap();
+    alive.send(&text(PING)).await;
+    loop {
+        match alive.got().await {
+            Got::Frame(0x81, reply) if reply.starts_with(br#"{"id":7,"ok""#) => break,
+            Got::Frame(..) => {}
+            end => panic!("{end:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_subprotocol_is_told_by_a_close_code() {
     let cluster = cluster(1, &[]).await;
     let address = &cluster.nodes[0].address;

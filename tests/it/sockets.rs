@@ -118,16 +118,26 @@ async fn a_token_is_refreshed_in_place_by_its_own_person_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_token_has_its_grace() {
-    let cluster = cluster(1, &[]).await;
+    // Beats, so that something comes while a client here waits.
+    let cluster = cluster(1, &["--heartbeat-ms=12000"]).await;
     let [ana, ben] = cluster.persons().await;
     let thread = cluster.group(&[&ana, &ben]).await;
-    let mut client = cluster.connect(0).await;
-    let ok = client.auth(&cluster.identity.issue_access(ana.id, ana.session, 200).unwrap()).await;
+    let token = |ttl_ms| cluster.identity.issue_access(ana.id, ana.session, ttl_ms).unwrap();
+    let mut idle = cluster.connect(0).await;
+    let ok = idle.auth(&token(200)).await;
     let expires: chrono::DateTime<chrono::Utc> = ok["expiresAt"].as_str().unwrap().parse().unwrap();
+    let mut client = cluster.connect(0).await;
+    client.auth(&token(200)).await;
     let left = (expires - chrono::Utc::now()).to_std().unwrap_or_default();
     tokio::time::sleep(left + Duration::from_millis(300)).await;
     client.say(thread, "late").await;
     assert!(client.call("auth", json!({"token": ana.token})).await.is_ok());
+    // Who does not renew goes when the grace is over; who did stays.
+    let closed = idle.closed().await;
+    let after = chrono::Utc::now() - expires;
+    assert_eq!((closed.code, closed.reason.as_str()), (4401, r#"{"c":"unauthenticated"}"#));
+    assert!((25..32).contains(&after.num_seconds()), "{after}");
+    client.say(thread, "still here").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! Streams and `seq`: joins, kicks, and a resume from anywhere, over nodes and under load.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -251,5 +253,64 @@ async fn who_left_and_came_back_resumes_with_the_present_stay() {
             let seq = ana_socket.say(thread, "live").await["seq"].clone();
             assert_eq!(client.update(&name).await.json["seq"], seq);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_go_round_all_streams_with_what_was_delivered() {
+    let cluster = cluster(1, &["--limits=off", "--heartbeat-ms=300"]).await;
+    let [ana, ben] = cluster.persons().await;
+    let mut heads = BTreeMap::new();
+    for _ in 0..40 {
+        heads.insert(cluster.group(&[&ana, &ben]).await.to_string(), 1);
+    }
+    let mut client = cluster.live(0, &ana).await;
+    let user = client.up("hb").await["d"]["heads"]["user"].as_u64().unwrap();
+    let busy: Uuid = heads.keys().next().unwrap().parse().unwrap();
+    for round in 2..5 {
+        let seq = client.say(busy, "on").await["seq"].as_u64().unwrap();
+        assert_eq!(seq, round);
+        client.update(&busy.to_string()).await;
+    }
+    heads.insert(busy.to_string(), 4);
+    client.drain().await;
+    let mut told = BTreeMap::new();
+    for _ in 0..2 {
+        let beat = client.up("hb").await;
+        let beat = beat["d"]["heads"].as_object().unwrap();
+        assert_eq!((beat.len(), &beat["user"]), (33, &json!(user)), "32 threads a beat, and the user stream");
+        told.extend(beat.iter().map(|(stream, head)| (stream.clone(), head.as_u64().unwrap())));
+    }
+    told.remove("user");
+    assert_eq!(told, heads);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_beyond_the_first_page_are_live_too() {
+    let cluster = cluster(1, &["--limits=off"]).await;
+    let [ana, ben] = cluster.persons().await;
+    let mut all = BTreeSet::new();
+    for _ in 0..230 {
+        all.insert(cluster.group(&[&ana, &ben]).await.to_string());
+    }
+    let mut client = cluster.connect(0).await;
+    let mut page = client.auth(&ana.token).await;
+    let mut listed = Vec::new();
+    let last: Vec<String> = loop {
+        let ids = page["threads"].as_array().unwrap().iter().map(|thread| thread["id"].as_str().unwrap().to_owned());
+        let ids: Vec<String> = ids.collect();
+        listed.extend(ids.iter().cloned());
+        if page["next"].is_null() {
+            break ids;
+        }
+        page = client.call("threads.list", json!({"cursor": page["next"]})).await.unwrap();
+    };
+    assert_eq!(listed.len(), 230, "none twice");
+    assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), all);
+    assert!(last.len() < 230);
+    let mut sender = cluster.live(0, &ben).await;
+    for thread in &last {
+        sender.say(thread.parse().unwrap(), "to the last page").await;
+        assert_eq!(client.update(thread).await.json["seq"], 2);
     }
 }
