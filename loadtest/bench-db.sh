@@ -10,6 +10,7 @@ HAUS=${CARGO_TARGET_DIR:-target}/release/haus
 LOAD=${CARGO_TARGET_DIR:-target}/release/haus-load
 private_begin
 start_postgres
+recycle_wal
 "$PG_BIN/createdb" -h 127.0.0.1 -p "$PG_PORT" -U haus_owner haus
 owner=postgres://haus_owner@127.0.0.1:$PG_PORT/haus
 export DATABASE_URL=postgres://haus_node:node@127.0.0.1:$PG_PORT/haus HAUS_DATA_DIR=$PRIVATE/data

@@ -27,6 +27,7 @@ wants_any() { local row; for row in "$@"; do if wants "$row"; then return 0; fi;
 
 private_begin
 start_postgres
+recycle_wal
 # One key for all nodes and for the tokens of `haus seed`.
 export HAUS_SECRET_KEY
 HAUS_SECRET_KEY=$(head -c 32 /dev/urandom | base64 -w 0)

@@ -75,11 +75,18 @@ start_postgres() {
   (cd "$dir" && as_postgres "$PG_BIN/initdb" -D "$dir/data" -U haus_owner --auth=trust -E UTF8 --locale=C --no-sync) >"$PRIVATE/initdb.log" 2>&1 ||
     die "initdb failed; see $PRIVATE/initdb.log (KEEP=1 keeps it)"
   (cd "$dir" && exec_as_postgres "$PG_BIN/postgres" -D "$dir/data" -p "$PG_PORT" -k "$dir" -c listen_addresses=127.0.0.1 \
-    -c max_connections=200 -c shared_buffers=512MB -c max_wal_size=8GB -c checkpoint_timeout=30min) >"$PRIVATE/postgres.log" 2>&1 &
+    -c max_connections=200 -c shared_buffers=512MB -c max_wal_size=8GB -c min_wal_size=3GB -c checkpoint_timeout=30min) >"$PRIVATE/postgres.log" 2>&1 &
   # The subshell becomes the server, so this is its id.
   PG_PID=$!
   STARTED+=("$PG_PID")
   wait_for postgres 30 "$PG_BIN/pg_isready" -h 127.0.0.1 -p "$PG_PORT"
+}
+
+# Log files as a server has them that has run for a while: used ones are taken again. A new cluster creates and zeroes
+# 16 MB each time, and commits wait for that.
+recycle_wal() {
+  "$PG_BIN/psql" -qAt -h 127.0.0.1 -p "$PG_PORT" -U haus_owner -d postgres -o /dev/null \
+    -c "SELECT count(pg_logical_emit_message(false, 'haus', repeat('x', 1000000))) FROM generate_series(1, 2500)" -c CHECKPOINT
 }
 
 # Becomes the command, as the user who owns the Postgres folder.

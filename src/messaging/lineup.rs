@@ -15,20 +15,24 @@ use super::send::SendRequest;
 pub const QUEUE_SENDS: usize = 20_000;
 /// Bytes of content waiting in one node; more are refused `unavailable`.
 pub const QUEUE_BYTES: usize = 64 << 20;
-/// Most sends in one database call.
+/// Most sends in one database call: of one thread, whose calls follow each other.
 pub const BATCH_SENDS: usize = 128;
+/// A batch of so many takes no further thread in: two calls side by side answer sooner than one of twice the size.
+pub const FULL_BATCH: usize = 64;
 /// Most bytes of content in one database call.
 pub const BATCH_BYTES: usize = 1 << 20;
 /// From so many sends on, a batch may go beside another: a call costs as much as a dozen of its rows.
 pub const LARGE_BATCH: usize = 24;
 /// A second call starts beside one that has taken so long, however small.
 pub const CALL_PATIENCE: Duration = Duration::from_millis(20);
-/// After a hold a thread gathers for as long again, and for so long at most. It ends as soon as as many wait as went last time.
+/// After a hold a thread gathers for three times as long, and for so long at most: who reads on few cores gets to the rest
+/// of a delivery only after it. It ends as soon as all are there who may be
+/// expected: who waited already, and as many as went last time.
 pub const GATHER_MAX: Duration = Duration::from_millis(8);
 /// After shorter holds nothing is gathered.
 pub const GATHER_FROM: Duration = Duration::from_millis(1);
-/// Nor after a batch with fewer sends of the thread: waiting would cost them more than it saves.
-pub const GATHER_SENDS: usize = 3;
+/// Nor for fewer sends: waiting would cost them more than it saves.
+pub const GATHER_SENDS: usize = 4;
 
 /// One send and whom its answer is for.
 pub struct Item<R> {
@@ -54,6 +58,8 @@ struct Lineup<R> {
     state: State,
     /// Sends of it in the last batch.
     last: usize,
+    /// Sends that end its gathering.
+    expected: usize,
 }
 
 /// All line-ups of a node.
@@ -93,7 +99,7 @@ impl<R> Lineups<R> {
         self.sends += 1;
         self.bytes += size;
         let (thread, now) = (item.request.thread_id, item.arrived);
-        let new = || Lineup { waiting: VecDeque::new(), state: State::Ready, last: 0 };
+        let new = || Lineup { waiting: VecDeque::new(), state: State::Ready, last: 0, expected: 0 };
         let lineup = self.threads.entry(thread).or_insert_with(new);
         lineup.waiting.push_back(item);
         match lineup.state {
@@ -104,7 +110,7 @@ impl<R> Lineups<R> {
                 self.ready_sends += 1;
             }
             State::InFlight => {}
-            State::Gathering { .. } if lineup.waiting.len() < lineup.last => {}
+            State::Gathering { .. } if lineup.waiting.len() < lineup.expected => {}
             State::Gathering { .. } => self.make_ready(thread),
         }
         Ok(self.may_start(now))
@@ -128,7 +134,7 @@ impl<R> Lineups<R> {
         }
         let mut bytes = 0;
         let mut nonces = HashSet::new();
-        while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
+        while batch.len() < FULL_BATCH && bytes < BATCH_BYTES {
             let Some(thread_id) = self.ready.pop_front() else { break };
             let Some(lineup) = self.threads.get_mut(&thread_id) else { continue };
             self.ready_sends -= lineup.waiting.len();
@@ -165,9 +171,9 @@ impl<R> Lineups<R> {
     /// A thread's batch is done, and it was held for so long after the commit (zero: it was not).
     pub fn release(&mut self, thread: Uuid, held: Duration, now: Instant) {
         let Some(lineup) = self.threads.get_mut(&thread) else { return };
-        let gathers = held >= GATHER_FROM && lineup.last >= GATHER_SENDS;
-        if gathers && lineup.waiting.len() < lineup.last {
-            lineup.state = State::Gathering { until: now + held.min(GATHER_MAX) };
+        lineup.expected = lineup.waiting.len() + lineup.last;
+        if held >= GATHER_FROM && lineup.expected >= GATHER_SENDS {
+            lineup.state = State::Gathering { until: now + (3 * held).min(GATHER_MAX) };
             self.gathering.insert(thread);
         } else {
             self.make_ready(thread);
@@ -235,7 +241,7 @@ fn bytes_of(request: &SendRequest) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{CALL_PATIENCE, GATHER_MAX, Item, LARGE_BATCH, Lineups};
+    use super::{BATCH_SENDS, CALL_PATIENCE, FULL_BATCH, GATHER_MAX, Item, LARGE_BATCH, Lineups};
     use crate::messaging::send::SendRequest;
     use crate::protocol::types::SendBody;
     use std::time::{Duration, Instant};
@@ -299,21 +305,35 @@ mod tests {
     }
 
     #[test]
-    fn after_a_hold_a_thread_gathers_as_many_as_last_time_or_for_a_moment() {
+    fn a_full_batch_takes_the_rest_of_its_thread_but_no_other() {
+        let (mut lineups, now) = (Lineups::default(), Instant::now());
+        let (full, most) = (FULL_BATCH as u128, BATCH_SENDS as u128);
+        push(&mut lineups, 1, 1, now);
+        (2..=most + 1).for_each(|n| drop(push(&mut lineups, 2, n, now)));
+        (0..full + 1).for_each(|n| drop(push(&mut lineups, 1000 + n, 1000 + n, now)));
+        assert_eq!(lineups.take(now).len(), BATCH_SENDS);
+        assert_eq!(lineups.take(now).len(), FULL_BATCH);
+        assert_eq!(lineups.len(), 2);
+    }
+
+    #[test]
+    fn after_a_hold_a_thread_gathers_all_who_may_come_or_for_a_moment() {
         let (mut lineups, now, wide) = (Lineups::default(), Instant::now(), Uuid::from_u128(7));
-        for n in 1..=3 {
+        for n in 1..=2 {
             push(&mut lineups, 7, n, now);
         }
-        assert_eq!(lineups.take(now).len(), 3);
+        assert_eq!(lineups.take(now).len(), 2);
         lineups.ended(now);
+        // Two more came meanwhile: with those who are being answered there may be four.
+        push(&mut lineups, 7, 3, now);
         push(&mut lineups, 7, 4, now);
         lineups.release(wide, 2 * MS, now);
         assert!(lineups.take(now).is_empty());
-        assert_eq!(lineups.next_ready(), Some(now + 2 * MS));
+        assert_eq!(lineups.next_ready(), Some(now + 6 * MS));
         assert!(!push(&mut lineups, 7, 5, now));
-        // The third one ends it.
+        // The fourth one ends it.
         assert!(push(&mut lineups, 7, 6, now));
-        assert_eq!(replies(&lineups.take(now)), [4, 5, 6]);
+        assert_eq!(replies(&lineups.take(now)), [3, 4, 5, 6]);
         lineups.ended(now);
         // So does the time; and where nothing waits then, nothing is kept.
         push(&mut lineups, 7, 7, now);
@@ -321,8 +341,8 @@ mod tests {
         assert!(lineups.take(now + GATHER_MAX - MS).is_empty());
         assert_eq!(replies(&lineups.take(now + GATHER_MAX)), [7]);
         lineups.ended(now + GATHER_MAX);
+        // One, and nobody waits: nothing is gathered, and nothing kept.
         lineups.release(wide, 2 * MS, now);
-        assert!(lineups.take(now + 2 * MS).is_empty());
         assert!(lineups.threads.is_empty() && lineups.gathering.is_empty());
     }
 
