@@ -108,6 +108,24 @@ impl Postgres {
         }
     }
 
+    /// Stops the postmaster and every backend: connections stay open and nothing answers, as on a hung machine.
+    pub fn freeze(&mut self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets them go on after [`Postgres::freeze`].
+    pub fn thaw(&mut self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    fn signal_all(&mut self, signal: Signal) {
+        if let Some(process) = &mut self.process {
+            // The postmaster first, so that it starts no backend meanwhile.
+            process.signal(signal);
+            process.signal_children(signal);
+        }
+    }
+
     /// On loopback.
     pub fn port(&self) -> u16 {
         self.port

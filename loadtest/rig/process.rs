@@ -57,6 +57,16 @@ impl Process {
         }
     }
 
+    /// Sends a signal to its children, as the kernel lists them.
+    pub fn signal_children(&self, signal: Signal) {
+        let list = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = std::fs::read_to_string(list).unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+            // One that has ended meanwhile needs no signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
     /// Ends it by SIGKILL and waits, so that its id and locks are free.
     pub fn kill(&mut self) {
         // Both fail only for a process that is already gone.

@@ -12,12 +12,15 @@ use serde::Serialize;
 
 use super::problem::Problem;
 use crate::courier::{Courier, Health};
+use crate::identity::RevokedSet;
 use crate::protocol::ErrorCode;
 use crate::realtime::node::Node;
 use crate::telemetry;
 
 /// A node whose log was not read for so long does not know what it misses.
 const POLL_AGE_MS: u128 = 10_000;
+/// The database has answered nothing for so long: it is asked for revocations every second.
+const DATABASE_AGE_MS: u64 = 4_000;
 
 /// What `/readyz` looks at.
 #[derive(Clone)]
@@ -25,6 +28,7 @@ pub struct Vitals {
     pub node: Arc<Node>,
     pub courier: Arc<dyn Courier>,
     pub draining: Arc<AtomicBool>,
+    pub revoked: Arc<RevokedSet>,
     /// Whether the database keeps its settings safe; the text names the one that is not.
     pub unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// The coming month has no partition for its messages.
@@ -60,6 +64,7 @@ pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
     let draining = vitals.draining.load(Ordering::Relaxed);
     let database = match (vitals.unsafe_database)() {
         Some(setting) => format!("unsafe: {setting}"),
+        None if vitals.revoked.poll_age_ms() > DATABASE_AGE_MS => "unreachable".to_owned(),
         None if vitals.node.poll_age().is_none_or(|age| age.as_millis() > POLL_AGE_MS) => "unreachable".to_owned(),
         None if vitals.partition_missing.load(Ordering::Relaxed) => "next partition of messages missing".to_owned(),
         None => "ok".to_owned(),

@@ -143,7 +143,8 @@ pub async fn run(
     let node =
         Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
     revoke_sockets(&identity, &node);
-    tokio::spawn(identity.revoked().clone().keep_polling(pool.clone()));
+    let revoked = identity.revoked().clone();
+    tokio::spawn(revoked.clone().keep_polling(pool.clone()));
     let partition_missing = Arc::new(AtomicBool::new(false));
     tokio::spawn(watch_partitions(pool.clone(), partition_missing.clone()));
     tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
@@ -158,6 +159,7 @@ pub async fn run(
         node: node.clone(),
         courier: courier.clone(),
         draining: draining.clone(),
+        revoked,
         unsafe_database,
         partition_missing,
         limits_on: config.limits_on(),

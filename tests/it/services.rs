@@ -50,6 +50,15 @@ impl Postgres {
         self.rig.resume().unwrap();
     }
 
+    /// Leaves the connections open and answers nothing, until [`Postgres::thaw`].
+    pub fn freeze(&mut self) {
+        self.rig.freeze();
+    }
+
+    pub fn thaw(&mut self) {
+        self.rig.thaw();
+    }
+
     /// Runs one statement as the owner.
     pub fn run(&self, statement: &str) {
         self.rig.query("postgres", statement).unwrap();

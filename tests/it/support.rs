@@ -31,7 +31,8 @@ fn cluster() -> u16 {
 /// What the nodes of a test log is printed where the test fails.
 fn keep_logs() {
     // Only the first call finds the place free.
-    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_test_writer().try_init();
+    let _ =
+        tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::WARN).with_test_writer().try_init();
 }
 
 /// A database of its own, migrated.
