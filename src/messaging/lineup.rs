@@ -309,8 +309,12 @@ mod tests {
         let (mut lineups, now) = (Lineups::default(), Instant::now());
         let (full, most) = (FULL_BATCH as u128, BATCH_SENDS as u128);
         push(&mut lineups, 1, 1, now);
-        (2..=most + 1).for_each(|n| drop(push(&mut lineups, 2, n, now)));
-        (0..full + 1).for_each(|n| drop(push(&mut lineups, 1000 + n, 1000 + n, now)));
+        for n in 2..=most + 1 {
+            push(&mut lineups, 2, n, now);
+        }
+        for n in 1000..=1000 + full {
+            push(&mut lineups, n, n, now);
+        }
         assert_eq!(lineups.take(now).len(), BATCH_SENDS);
         assert_eq!(lineups.take(now).len(), FULL_BATCH);
         assert_eq!(lineups.len(), 2);
