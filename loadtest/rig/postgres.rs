@@ -102,6 +102,8 @@ impl Postgres {
 
     /// An immediate shutdown: every backend ends at once, recovery follows at the next start.
     pub fn crash(&mut self) {
+        // A stopped one could not end, and its backends would stay for ever.
+        self.thaw();
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::QUIT);
             process.wait(STOP_DEADLINE);
@@ -259,6 +261,10 @@ mod tests {
         postgres.crash();
         postgres.resume().unwrap();
         assert_eq!(postgres.query("first", "SELECT sum(n) FROM kept").unwrap().trim(), "3");
+        // A frozen one ends with all its processes, which would hold the shared memory that the next needs.
+        postgres.freeze();
+        postgres.crash();
+        postgres.resume().unwrap();
         postgres.create_database("second", Some("first")).unwrap();
         assert_eq!(postgres.query("second", "SELECT count(*) FROM kept").unwrap().trim(), "2");
         assert_eq!(postgres.query("second", "SHOW fsync").unwrap().trim(), "on");
