@@ -56,13 +56,7 @@ async fn without_its_database_a_node_says_so_and_comes_back_by_itself() {
     postgres.resume();
     readiness(&cluster, 200).await;
     // The sockets stayed: the same ones go on, and a repeat of what failed is one message each.
-    for nonce in &nonces {
-        let began = Instant::now();
-        while let Err(err) = client.call("message.send", nonce_send(thread, *nonce)).await {
-            assert_eq!(err["code"], "unavailable");
-            assert!(began.elapsed() < Duration::from_secs(5), "does not recover");
-        }
-    }
+    repeat_until_taken(&mut client, thread, &nonces).await;
     while waiting.call("auth", json!({"token": ana.token})).await.is_err() {}
     for seq in 3..13 {
         let update = reader.update(&thread.to_string()).await.json;
@@ -115,13 +109,7 @@ async fn a_database_that_hangs_costs_answers_but_no_message_and_no_socket() {
     postgres.thaw();
     readiness(&cluster, 200).await;
     // What hung may have been committed after all: a repeat is the same message.
-    for nonce in &nonces {
-        let began = Instant::now();
-        while let Err(err) = client.call("message.send", nonce_send(thread, *nonce)).await {
-            assert_eq!(err["code"], "unavailable");
-            assert!(began.elapsed() < Duration::from_secs(5), "does not recover");
-        }
-    }
+    repeat_until_taken(&mut client, thread, &nonces).await;
     let name = thread.to_string();
     let mut seen = Vec::new();
     for seq in 2..13 {
@@ -136,6 +124,17 @@ async fn a_database_that_hangs_costs_answers_but_no_message_and_no_socket() {
     assert_eq!(seen, expected);
     assert_eq!(cluster.log(0, &ana, thread).await.len(), 12);
     assert!(waiting.call("auth", json!({"token": ana.token})).await.is_ok());
+}
+
+/// Sends each again until it is acknowledged; the database is back, so that is soon.
+async fn repeat_until_taken(client: &mut Client, thread: Uuid, nonces: &[Uuid]) {
+    for nonce in nonces {
+        let began = Instant::now();
+        while let Err(err) = client.call("message.send", nonce_send(thread, *nonce)).await {
+            assert_eq!(err["code"], "unavailable");
+            assert!(began.elapsed() < Duration::from_secs(5), "does not recover");
+        }
+    }
 }
 
 /// Waits at most 8 s until `/readyz` answers `status`.
