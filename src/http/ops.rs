@@ -64,8 +64,7 @@ pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
     let draining = vitals.draining.load(Ordering::Relaxed);
     let database = match (vitals.unsafe_database)() {
         Some(setting) => format!("unsafe: {setting}"),
-        None if vitals.revoked.poll_age_ms() > DATABASE_AGE_MS => "unreachable".to_owned(),
-        None if vitals.node.poll_age().is_none_or(|age| age.as_millis() > POLL_AGE_MS) => "unreachable".to_owned(),
+        None if is_silent(&vitals) => "unreachable".to_owned(),
         None if vitals.partition_missing.load(Ordering::Relaxed) => "next partition of messages missing".to_owned(),
         None => "ok".to_owned(),
     };
@@ -80,6 +79,12 @@ pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+/// Whether the database has not answered for too long, or not to the poll of the log.
+fn is_silent(vitals: &Vitals) -> bool {
+    let log_is_unread = vitals.node.poll_age().is_none_or(|age| age.as_millis() > POLL_AGE_MS);
+    log_is_unread || vitals.revoked.poll_age_ms() > DATABASE_AGE_MS
 }
 
 /// Prometheus text, to loopback only.

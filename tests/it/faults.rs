@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::cluster::{Cluster, SECRET_KEY, cluster};
+use crate::cluster::{Cluster, Person, SECRET_KEY, cluster};
 use crate::rig::Folder;
 use crate::services::Postgres;
 use crate::socket::Client;
@@ -14,15 +14,20 @@ fn nonce_send(thread: Uuid, nonce: Uuid) -> serde_json::Value {
     json!({"threadId": thread, "nonce": nonce, "content": nonce.to_string()})
 }
 
+/// A node, somebody, a thread with one message of theirs, their socket and that of its other member.
+async fn talk(postgres: &Postgres) -> (Cluster, Person, Uuid, Client, Client) {
+    let cluster = Cluster::private(postgres, 1, &["--limits=off"]).await;
+    let [ana, ben] = cluster.persons().await;
+    let thread = cluster.group(&[&ana, &ben]).await;
+    let (mut client, reader) = (cluster.live(0, &ana).await, cluster.live(0, &ben).await);
+    client.say(thread, "before").await;
+    (cluster, ana, thread, client, reader)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_its_database_a_node_says_so_and_comes_back_by_itself() {
     let mut postgres = Postgres::start();
-    let cluster = Cluster::private(&postgres, 1, &["--limits=off"]).await;
-    let [ana, ben] = cluster.persons().await;
-    let thread = cluster.group(&[&ana, &ben]).await;
-    let mut client = cluster.live(0, &ana).await;
-    let mut reader = cluster.live(0, &ben).await;
-    client.say(thread, "before").await;
+    let (cluster, ana, thread, mut client, mut reader) = talk(&postgres).await;
     for socket in [&mut client, &mut reader] {
         socket.update(&thread.to_string()).await;
     }
@@ -53,7 +58,7 @@ async fn without_its_database_a_node_says_so_and_comes_back_by_itself() {
 
     readiness(&cluster, 503).await;
 
-    postgres.resume();
+    postgres.resume().unwrap();
     readiness(&cluster, 200).await;
     // The sockets stayed: the same ones go on, and a repeat of what failed is one message each.
     repeat_until_taken(&mut client, thread, &nonces).await;
@@ -81,13 +86,8 @@ async fn without_its_database_a_node_says_so_and_comes_back_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_hangs_costs_answers_but_no_message_and_no_socket() {
     let mut postgres = Postgres::start();
-    let cluster = Cluster::private(&postgres, 1, &["--limits=off"]).await;
-    let [ana, ben] = cluster.persons().await;
-    let thread = cluster.group(&[&ana, &ben]).await;
-    let mut client = cluster.live(0, &ana).await;
-    let mut reader = cluster.live(0, &ben).await;
+    let (cluster, ana, thread, mut client, mut reader) = talk(&postgres).await;
     let mut waiting = cluster.connect(0).await;
-    client.say(thread, "before").await;
 
     postgres.freeze();
     let nonces: Vec<Uuid> = (0..10).map(|_| Uuid::now_v7()).collect();

@@ -1,5 +1,6 @@
 //! Private services of a test, from the rig that the chaos driver uses too.
 
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -36,32 +37,23 @@ impl Postgres {
         postgres
     }
 
-    pub fn port(&self) -> u16 {
-        self.rig.port()
-    }
-
-    /// Ends the server at once, as a crash would.
-    pub fn crash(&mut self) {
-        self.rig.crash();
-    }
-
-    /// Starts the stopped server on its old data and port.
-    pub fn resume(&mut self) {
-        self.rig.resume().unwrap();
-    }
-
-    /// Leaves the connections open and answers nothing, until [`Postgres::thaw`].
-    pub fn freeze(&mut self) {
-        self.rig.freeze();
-    }
-
-    pub fn thaw(&mut self) {
-        self.rig.thaw();
-    }
-
     /// Runs one statement as the owner.
     pub fn run(&self, statement: &str) {
         self.rig.query("postgres", statement).unwrap();
+    }
+}
+
+impl Deref for Postgres {
+    type Target = rig::postgres::Postgres;
+
+    fn deref(&self) -> &Self::Target {
+        &self.rig
+    }
+}
+
+impl DerefMut for Postgres {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.rig
     }
 }
 
