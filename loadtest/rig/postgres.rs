@@ -25,7 +25,7 @@ const APPLICATION: &str = "haus_app:haus-rig";
 /// Small, and without checkpoints of its own in the time of a test: their writes would hold up commits on a slow disk.
 const SETTINGS: [&str; 5] = [
     "unix_socket_directories=",
-    "max_connections=200",
+    "max_connections=1000",
     "shared_buffers=64MB",
     "max_wal_size=8GB",
     "checkpoint_timeout=1h",
