@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use haus::store::admission;
+use haus::store::admission::few;
 use haus::store::migrate::{self, SchemaState};
 use haus::store::safety::{SafetyState, check_role, check_settings};
 use serde::Serialize;
@@ -107,6 +108,7 @@ async fn schema(connection: &mut PgConnection) -> Result<String, String> {
             Err(format!("at version {found}, head is {}: run `haus migrate`", migrate::head()))
         }
         SchemaState::Drift(names) => Err(format!("changed after they were applied: {}", names.join(", "))),
+        SchemaState::Functions(names) => Err(format!("other functions there ({}): run `haus migrate`", few(&names))),
     }
 }
 

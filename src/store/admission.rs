@@ -26,6 +26,8 @@ pub enum Refused {
     NotAtHead { found: i32, head: i32 },
     #[error("migrations were changed after they were applied: {}", .0.join(", "))]
     Drift(Vec<String>),
+    #[error("functions of the database are not those of this program ({}): run `haus migrate`", few(.0))]
+    Functions(Vec<String>),
     #[error("the database could not be examined: {0}")]
     Failed(#[from] sqlx::Error),
 }
@@ -36,7 +38,7 @@ impl Refused {
         match self {
             Self::BadUrl(_) => 2,
             Self::Unsafe(_) => 3,
-            Self::NotAtHead { .. } | Self::Drift(_) => 4,
+            Self::NotAtHead { .. } | Self::Drift(_) | Self::Functions(_) => 4,
             Self::Unreachable(_) => 5,
             Self::Failed(_) => 1,
         }
@@ -63,7 +65,16 @@ pub async fn admit(url: &str, patience: Duration) -> Result<(), Refused> {
         SchemaState::AtHead => {}
         SchemaState::Version(found) => return Err(Refused::NotAtHead { found, head: migrate::head() }),
         SchemaState::Drift(names) => return Err(Refused::Drift(names)),
+        SchemaState::Functions(names) => return Err(Refused::Functions(names)),
     }
     connection.close().await?;
     Ok(())
+}
+
+/// The first names of a list, and how many more there are.
+pub fn few(names: &[String]) -> String {
+    match names {
+        [first, second, third, _, ..] => format!("{first}, {second}, {third} and {} more", names.len() - 3),
+        _ => names.join(", "),
+    }
 }

@@ -1,6 +1,8 @@
 //! Numbered migrations, up and down, embedded in the binary. Applied one transaction each, under an advisory lock, by
-//! the owner; before them the roles (`roles`) and the runner's own tables. What the tables mean is in the SQL files.
+//! the owner; before them the roles (`roles`) and the runner's own tables, after them what needs no way back
+//! (`functions`). What the tables mean is in the SQL files.
 
+pub mod functions;
 mod roles;
 
 use std::time::Duration;
@@ -100,7 +102,9 @@ pub enum Target {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    pub version: i32,
+    /// None: a file of `sql/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i32>,
     pub name: String,
     pub applied: bool,
     pub applied_at: Option<DateTime<Utc>>,
@@ -116,6 +120,8 @@ pub enum SchemaState {
     Version(i32),
     /// Names of migrations changed after they were applied.
     Drift(Vec<String>),
+    /// Files of `sql/` that are missing in the database or another there.
+    Functions(Vec<String>),
 }
 
 /// The version this program is written for.
@@ -130,12 +136,17 @@ pub async fn state(pool: &PgPool) -> Result<SchemaState, sqlx::Error> {
 
 /// [`state`] on a connection of the caller's.
 pub async fn state_on(connection: &mut PgConnection) -> Result<SchemaState, sqlx::Error> {
-    let applied = applied(connection).await?;
+    let applied = applied(&mut *connection).await?;
     let drift: Vec<String> = applied.iter().filter(|row| row.has_drifted()).map(|row| row.name.clone()).collect();
     let version = applied.last().map_or(0, |row| row.version);
     Ok(match version == head() && applied.len() == MIGRATIONS.len() {
         _ if !drift.is_empty() => SchemaState::Drift(drift),
-        true => SchemaState::AtHead,
+        true => {
+            let states = functions::states(connection).await?;
+            let stale: Vec<String> =
+                states.into_iter().filter(|state| !state.is_current()).map(|state| state.name).collect();
+            if stale.is_empty() { SchemaState::AtHead } else { SchemaState::Functions(stale) }
+        }
         false => SchemaState::Version(version),
     })
 }
@@ -146,7 +157,7 @@ pub async fn status(owner: &mut PgConnection) -> Result<Vec<Status>, MigrateErro
     let mut lines: Vec<Status> = applied
         .iter()
         .map(|row| Status {
-            version: row.version,
+            version: Some(row.version),
             name: row.name.clone(),
             applied: true,
             applied_at: Some(row.applied_at),
@@ -155,13 +166,20 @@ pub async fn status(owner: &mut PgConnection) -> Result<Vec<Status>, MigrateErro
         .collect();
     let missing = MIGRATIONS.iter().filter(|migration| applied.iter().all(|row| row.version != migration.version));
     lines.extend(missing.map(|migration| Status {
-        version: migration.version,
+        version: Some(migration.version),
         name: migration.name.to_owned(),
         applied: false,
         applied_at: None,
         drift: false,
     }));
     lines.sort_by_key(|line| line.version);
+    lines.extend(functions::states(owner).await?.into_iter().map(|state| Status {
+        version: None,
+        applied: state.applied_at.is_some(),
+        applied_at: state.applied_at,
+        drift: state.drift,
+        name: state.name,
+    }));
     Ok(lines)
 }
 
@@ -189,7 +207,9 @@ async fn run_locked(
     told: &mut impl FnMut(&'static str, &'static str),
 ) -> Result<(), MigrateError> {
     roles::ensure(owner, login).await?;
-    sqlx::raw_sql(BOOKKEEPING).execute(&mut *owner).await.map_err(MigrateError::Prepare)?;
+    for tables in [BOOKKEEPING, functions::BOOKKEEPING] {
+        sqlx::raw_sql(tables).execute(&mut *owner).await.map_err(MigrateError::Prepare)?;
+    }
     let applied = applied(owner).await?;
     if let Some(row) = applied.iter().find(|row| row.has_drifted()) {
         return Err(MigrateError::Drift(row.name.clone()));
@@ -212,11 +232,17 @@ async fn run_locked(
         step(owner, migration, "up").await?;
         told(migration.name, "up");
     }
+    if MIGRATIONS.iter().any(|m| m.version > goal && is_applied(m.version)) {
+        functions::clear(owner).await?;
+    }
     for migration in MIGRATIONS.iter().rev().filter(|m| m.version > goal && is_applied(m.version)) {
         step(owner, migration, "down").await?;
         told(migration.name, "down");
     }
     if goal == head() {
+        if functions::apply(owner).await? {
+            told("sql", "up");
+        }
         // Made well ahead, at every run of the command: `/readyz` fails where the next one is missing.
         sqlx::query(
             "SELECT engine.ensure_message_partitions(y, y + 3) FROM (SELECT extract(year FROM now())::integer) t (y)",

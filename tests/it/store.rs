@@ -125,6 +125,20 @@ async fn every_migration_goes_down_and_up_again_with_data_in_it() {
     migrate_to(&urls, Target::Version(1)).await.unwrap();
     refused(&haus(&folder, Some(&urls), &["serve"]), 4, "version 1");
     migrate_to(&urls, Target::Head).await.unwrap();
+    // A function of another release: refused by the node, put right by `haus migrate`.
+    sqlx::raw_sql(
+        "DROP FUNCTION engine.may_see; UPDATE schema_functions SET checksum = 'x' WHERE name = 'sql/engine/may_see.sql'",
+    )
+    .execute(&mut owner(&urls).await)
+    .await
+    .unwrap();
+    refused(&haus(&folder, Some(&urls), &["serve"]), 4, "sql/engine/may_see.sql");
+    migrate_to(&urls, Target::Head).await.unwrap();
+    let back: bool = sqlx::query_scalar("SELECT to_regproc('engine.may_see') IS NOT NULL")
+        .fetch_one(&mut owner(&urls).await)
+        .await
+        .unwrap();
+    assert!(back);
     sqlx::raw_sql("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2")
         .execute(&mut owner(&urls).await)
         .await
