@@ -7,14 +7,15 @@
 //! |-------------|------------------------------------------------------------------------------|
 //! | `cli`       | everything                                                                   |
 //! | `startup`   | everything but `cli`                                                         |
-//! | `http`      | `identity messaging realtime courier store protocol updates limits config telemetry` |
+//! | `http`      | `identity messaging realtime courier store protocol updates limits config telemetry text` |
 //! | `realtime`  | `courier protocol updates limits telemetry saboteur` and traits it declares itself |
-//! | `messaging` | `store protocol updates telemetry saboteur`                                  |
-//! | `identity`  | `store protocol telemetry`                                                   |
+//! | `messaging` | `store protocol updates telemetry saboteur text`                             |
+//! | `identity`  | `store protocol telemetry text`                                              |
 //! | `courier`   | `updates telemetry`                                                          |
 //! | `limits`    | `telemetry`                                                                  |
 //! | `store`     | `config telemetry`                                                           |
 //! | `updates`   | `protocol`                                                                   |
+//! | `text`      | `protocol`                                                                   |
 //! | `protocol` `config` `telemetry` `saboteur` | nothing here                                  |
 
 pub mod config;
@@ -29,4 +30,5 @@ pub mod saboteur;
 pub mod startup;
 pub mod store;
 pub mod telemetry;
+pub mod text;
 pub mod updates;

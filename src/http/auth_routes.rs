@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::address::rate_key;
 use super::extract::{Actor, ClientOf, JsonBody};
 use super::problem::{Problem, ProblemBody};
 use super::rate_limit::Limit;
@@ -16,6 +15,7 @@ use super::validate::Checks;
 use crate::identity::accounts::{Registration, SignedIn};
 use crate::identity::sessions::Client;
 use crate::identity::{Action, IdentityError};
+use crate::text::{self, EMAIL_BYTES_MAX, password::CHARS_MAX as PASSWORD_CHARS_MAX};
 
 /// Characters of a display name.
 pub const DISPLAY_NAME_CHARS_MAX: usize = 80;
@@ -55,11 +55,11 @@ pub async fn register(
 ) -> Result<(StatusCode, Json<SignedIn>), Problem> {
     let mut checks = Checks::default();
     let email = checks.email("email", &body.email);
-    checks.password("password", &body.password);
-    let display_name = checks.text("displayName", &body.display_name, 1, DISPLAY_NAME_CHARS_MAX);
+    let password = checks.password("password", &body.password, &body.email, &body.display_name);
+    let display_name = checks.name("displayName", &body.display_name, DISPLAY_NAME_CHARS_MAX);
     checks.finish()?;
     take(&state, Limit::RegisterAddress, &client)?;
-    let registration = Registration { email, password: body.password, display_name };
+    let registration = Registration { email, password, display_name };
     let signed_in = state.identity.register(registration, client).await?;
     Ok((StatusCode::CREATED, Json(signed_in)))
 }
@@ -74,23 +74,39 @@ pub async fn login(
     JsonBody { value: body, .. }: JsonBody<LoginBody>,
 ) -> Result<Json<SignedIn>, Problem> {
     take(&state, Limit::LoginAddress, &client)?;
-    let account = body.email.trim().to_lowercase();
-    if account.len() > 254 || body.password.chars().count() > 256 {
+    let account = text::email_key(&body.email);
+    if account.len() > EMAIL_BYTES_MAX || body.password.chars().count() > PASSWORD_CHARS_MAX {
         return Err(IdentityError::BadCredentials.into());
     }
-    // Charged before the work and given back unless the password was wrong, so that guesses in parallel count too.
-    state.rate_limits.take(Limit::LoginAccount, account.clone(), Instant::now())?;
+    let charged = charge_guess(&state, &account, &client).await?;
     let result = state.identity.login(&account, body.password, client).await;
     if !matches!(result, Err(IdentityError::BadCredentials)) {
-        state.rate_limits.give_back(Limit::LoginAccount, account);
+        charged.into_iter().for_each(|(limit, key)| state.rate_limits.give_back(limit, key));
     }
     Ok(Json(result?))
+}
+
+/// Charges a guess to the account from this network, and softer to the account from everywhere, before the work, so that
+/// guesses in parallel count too; the caller gives it back unless the password was wrong. Guesses from elsewhere never
+/// keep out a network that the account was logged in from before.
+async fn charge_guess(state: &AppState, account: &str, client: &Client) -> Result<Vec<(Limit, String)>, Problem> {
+    let network = client.network.as_deref().unwrap_or_default();
+    let near = (Limit::LoginAccountFrom, format!("{network}|{account}"));
+    state.rate_limits.take(near.0, near.1.clone(), Instant::now())?;
+    match state.rate_limits.take(Limit::LoginAccount, account.to_owned(), Instant::now()) {
+        Ok(()) => Ok(vec![near, (Limit::LoginAccount, account.to_owned())]),
+        Err(_) if state.identity.knows_origin(account, client).await? => Ok(vec![near]),
+        Err(refusal) => {
+            state.rate_limits.give_back(near.0, near.1);
+            Err(refusal.into())
+        }
+    }
 }
 
 /// Exchange a refresh token
 ///
 /// Rotates: the token given is spent, the answer holds the next one. Using a spent token again ends the session, except
-/// that within 10 s the same answer is given again to a client that never received it.
+/// that for 10 min, while the next one is unused, the same answer is given again to a client that never received it.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshBody, security(()),
     responses((status = 200, body = SignedIn), (status = 401, body = ProblemBody), (status = 429, body = ProblemBody)))]
 pub async fn refresh(
@@ -99,7 +115,7 @@ pub async fn refresh(
     JsonBody { value: body, .. }: JsonBody<RefreshBody>,
 ) -> Result<Json<SignedIn>, Problem> {
     take(&state, Limit::RefreshAddress, &client)?;
-    Ok(Json(state.identity.refresh(&body.refresh_token).await?))
+    Ok(Json(state.identity.refresh(&body.refresh_token, client).await?))
 }
 
 /// End this session: its tokens and sockets
@@ -113,6 +129,6 @@ pub async fn logout(State(state): State<AppState>, actor: Actor) -> Result<Statu
 
 /// Takes a token of a limit by address; requests without a known peer share one bucket.
 fn take(state: &AppState, limit: Limit, client: &Client) -> Result<(), Problem> {
-    let key = client.address.map_or_else(String::new, rate_key);
+    let key = client.network.clone().unwrap_or_default();
     Ok(state.rate_limits.take(limit, key, Instant::now())?)
 }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
+use super::address::rate_key;
 use super::problem::{FieldError, Problem};
 use super::state::AppState;
 use crate::identity::sessions::Client;
@@ -149,7 +150,7 @@ impl FromRequestParts<AppState> for ClientOf {
             let bytes = value.as_bytes();
             String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX)]).into_owned()
         });
-        Ok(Self(Client { user_agent, address }))
+        Ok(Self(Client { user_agent, address, network: address.map(rate_key) }))
     }
 }
 

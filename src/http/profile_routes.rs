@@ -20,7 +20,7 @@ const PRONOUNS_CHARS_MAX: usize = 40;
 const BIO_CHARS_MAX: usize = 1_000;
 const BALLROOM_NAME_CHARS_MAX: usize = 80;
 const SOCIAL_LINKS_MAX: usize = 10;
-const SOCIAL_LINK_CHARS_MAX: usize = 200;
+const SOCIAL_LINK_BYTES_MAX: usize = 500;
 
 /// A change of one's own profile: absent fields stay, `null` clears.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -37,7 +37,7 @@ pub struct ProfilePatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     ballroom_name: Option<Option<String>>,
-    /// At most 10, network → address
+    /// At most 10, network → `https://` address or `@handle`
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     social_links: Option<Option<BTreeMap<String, String>>>,
@@ -46,10 +46,10 @@ pub struct ProfilePatch {
 impl ProfilePatch {
     fn checked(self) -> Result<ProfileChange, Problem> {
         let mut checks = Checks::default();
-        let display_name = self.display_name.map(|name| checks.text("displayName", &name, 1, DISPLAY_NAME_CHARS_MAX));
-        let pronouns = checks.clearable("pronouns", self.pronouns, PRONOUNS_CHARS_MAX);
-        let bio = checks.clearable("bio", self.bio, BIO_CHARS_MAX);
-        let ballroom_name = checks.clearable("ballroomName", self.ballroom_name, BALLROOM_NAME_CHARS_MAX);
+        let display_name = self.display_name.map(|name| checks.name("displayName", &name, DISPLAY_NAME_CHARS_MAX));
+        let pronouns = checks.clearable_line("pronouns", self.pronouns, PRONOUNS_CHARS_MAX);
+        let bio = checks.clearable_paragraph("bio", self.bio, BIO_CHARS_MAX);
+        let ballroom_name = checks.clearable_line("ballroomName", self.ballroom_name, BALLROOM_NAME_CHARS_MAX);
         let social_links = self.social_links.map(|links| links.map(|links| social_links(&mut checks, links)));
         checks.finish()?;
         Ok(ProfileChange { display_name, pronouns, bio, ballroom_name, social_links })
@@ -59,13 +59,15 @@ impl ProfilePatch {
 /// The links as the text of a JSON object.
 fn social_links(checks: &mut Checks, links: BTreeMap<String, String>) -> String {
     checks.require(links.len() <= SOCIAL_LINKS_MAX, "socialLinks", "length", "must have at most 10 entries");
-    for (network, address) in &links {
+    let mut kept = BTreeMap::new();
+    for (network, address) in links {
         let known_shape = (1..=30).contains(&network.len())
             && network.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         checks.require(known_shape, "socialLinks", "format", "names must have 1 to 30 letters, digits, - or _");
-        checks.text(&format!("socialLinks.{network}"), address, 0, SOCIAL_LINK_CHARS_MAX);
+        let address = checks.link_or_handle(&format!("socialLinks.{network}"), &address, SOCIAL_LINK_BYTES_MAX);
+        kept.insert(network, address);
     }
-    serde_json::json!(links).to_string()
+    serde_json::json!(kept).to_string()
 }
 
 /// Own profile

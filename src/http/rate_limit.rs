@@ -17,7 +17,9 @@ const BUCKETS_MAX: usize = 100_000;
 pub enum Limit {
     /// Logins from one address, right or wrong.
     LoginAddress,
-    /// Wrong passwords for one account, from wherever.
+    /// Wrong passwords for one account from one network.
+    LoginAccountFrom,
+    /// Wrong passwords for one account, from wherever; networks the account knows are let past.
     LoginAccount,
     RegisterAddress,
     RefreshAddress,
@@ -30,7 +32,8 @@ impl Limit {
     const fn shape(self) -> (f64, f64) {
         match self {
             Self::LoginAddress => (100.0, 600.0),
-            Self::LoginAccount => (10.0, 30_000.0),
+            Self::LoginAccountFrom => (10.0, 30_000.0),
+            Self::LoginAccount => (100.0, 6_000.0),
             Self::RegisterAddress => (60.0, 2_000.0),
             Self::RefreshAddress => (200.0, 200.0),
             Self::Ticket => (60.0, 1_000.0),
@@ -110,13 +113,13 @@ mod tests {
     #[test]
     fn a_bucket_empties_refills_and_takes_back() {
         let (limits, start) = (RateLimits::new(true), Instant::now());
-        let take = |at| limits.take(Limit::LoginAccount, "ana".into(), at);
+        let take = |at| limits.take(Limit::LoginAccountFrom, "ana".into(), at);
         for _ in 0..10 {
             assert!(take(start).is_ok());
         }
         assert_eq!(take(start).map_err(|refusal| refusal.retry_after_ms), Err(30_000));
-        assert!(limits.take(Limit::LoginAccount, "bea".into(), start).is_ok());
-        limits.give_back(Limit::LoginAccount, "ana".into());
+        assert!(limits.take(Limit::LoginAccountFrom, "bea".into(), start).is_ok());
+        limits.give_back(Limit::LoginAccountFrom, "ana".into());
         assert!(take(start).is_ok());
         assert!(take(start).is_err());
         assert!(take(start + Duration::from_secs(31)).is_ok());
@@ -125,6 +128,6 @@ mod tests {
     #[test]
     fn off_lets_everything_pass() {
         let limits = RateLimits::new(false);
-        assert!((0..1000).all(|_| limits.take(Limit::LoginAccount, "ana".into(), Instant::now()).is_ok()));
+        assert!((0..1000).all(|_| limits.take(Limit::LoginAccountFrom, "ana".into(), Instant::now()).is_ok()));
     }
 }

@@ -13,6 +13,7 @@ use super::profiles::ProfileRow;
 use super::sessions::{Client, NewSession, end_surplus, insert_session};
 use super::{Identity, IdentityError, reading};
 use crate::protocol::types::{Profile, UserRole, UserStatus};
+use crate::text::password::prepared;
 
 /// A new account. `email` and `display_name` are trimmed and checked by the caller.
 #[derive(Clone)]
@@ -97,7 +98,16 @@ impl Identity {
         )
         .await?;
         let stored = account.as_ref().and_then(|account| account.hashed_password.clone());
-        let verdict = self.passwords.verify(password.clone(), stored).await?;
+        let typed = password;
+        let password = prepared(&typed);
+        let mut verdict = self.passwords.verify(password.clone(), stored.clone()).await?;
+        if verdict == Verdict::Wrong && typed != password {
+            // Hashed as it was typed, before passwords had one form: right, and to be hashed again.
+            verdict = match self.passwords.verify(typed, stored).await? {
+                Verdict::Wrong => Verdict::Wrong,
+                Verdict::Right | Verdict::RightButStale => Verdict::RightButStale,
+            };
+        }
         let account = match (verdict, account) {
             (Verdict::Wrong, _) | (_, None) => return Err(IdentityError::BadCredentials),
             (Verdict::Right | Verdict::RightButStale, Some(account)) => account,
@@ -130,6 +140,31 @@ impl Identity {
             .await?;
         self.tell_ended(profile_id, &made.ended);
         self.signed_in(profile_id, made.session_id, made.refresh_token).await
+    }
+
+    /// Whether this account was logged in to from the client's network before, its ended sessions included as long as
+    /// they are kept.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn knows_origin(&self, email: &str, client: &Client) -> Result<bool, IdentityError> {
+        let index = self.sealer.email_index(email);
+        let user: Option<Uuid> = reading(
+            sqlx::query_scalar("SELECT id FROM users WHERE email_bidx = $1")
+                .bind(index.as_slice())
+                .fetch_optional(&self.pool),
+        )
+        .await?;
+        let Some((user_id, origin)) = user.and_then(|id| Some((id, client.origin(&self.sealer, id)?))) else {
+            return Ok(false);
+        };
+        reading(
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM sessions WHERE user_id = $1 AND origin = $2)")
+                .bind(user_id)
+                .bind(origin)
+                .fetch_one(&self.pool),
+        )
+        .await
     }
 
     /// Sets the status of a profile. A ban ends all its sessions; a ban or suspension closes its sockets. The caller

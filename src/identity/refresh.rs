@@ -5,6 +5,8 @@
 //! repeats the request within [`GRACE_SECONDS`], it gets the *same* successor again: the chain never forks, and a stolen
 //! token still shows as soon as thief and owner are more than the grace, or one step, apart.
 
+use std::sync::Arc;
+
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,14 +14,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::accounts::SignedIn;
-use super::sessions::tell_in_database;
+use super::sessions::{Client, tell_in_database};
 use super::{Identity, IdentityError};
 use crate::protocol::types::UserStatus;
 
 /// A refresh token not used for so many days expires.
 pub const REFRESH_TTL_DAYS: i32 = 30;
 /// A token used so many seconds ago is answered again, as long as its successor was not used.
-pub const GRACE_SECONDS: i32 = 10;
+///
+/// Long enough for a bad network: a phone that lost the answer in a tunnel asks again minutes later.
+pub const GRACE_SECONDS: i32 = 600;
 
 const REFUSED: IdentityError = IdentityError::Unauthenticated("the refresh token is not valid");
 
@@ -48,15 +52,16 @@ impl Identity {
     /// # Errors
     /// `Unauthenticated` when it is unknown, expired, its session has ended, or it was used before (which ends the
     /// family); `Forbidden` when the account is banned; `Unavailable`.
-    pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn, IdentityError> {
+    pub async fn refresh(&self, refresh_token: &str, client: Client) -> Result<SignedIn, IdentityError> {
         let hash = token_hash(refresh_token);
         let next = successor(&self.refresh_key, refresh_token);
         let next_hash = token_hash(&next);
-        let pool = self.pool.clone();
+        let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
         let outcome = self
             .shielded(async move {
                 let mut transaction = pool.begin().await?;
-                let outcome = rotate(&mut transaction, &hash, &next_hash).await?;
+                let outcome =
+                    rotate(&mut transaction, &hash, &next_hash, &|user_id| client.origin(&sealer, user_id)).await?;
                 transaction.commit().await?;
                 Ok(outcome)
             })
@@ -72,7 +77,12 @@ impl Identity {
     }
 }
 
-async fn rotate(connection: &mut PgConnection, hash: &str, next_hash: &str) -> Result<Outcome, IdentityError> {
+async fn rotate(
+    connection: &mut PgConnection,
+    hash: &str,
+    next_hash: &str,
+    origin: &(dyn Fn(Uuid) -> Option<Vec<u8>> + Sync),
+) -> Result<Outcome, IdentityError> {
     let found: Option<Found> = sqlx::query_as(
         "SELECT t.id, t.user_id, t.session_id, t.family_id, s.profile_id, s.token AS head, p.status,
                 s.revoked_at IS NULL AND s.expires_at > now() AND t.expires_at > now() AS live,
@@ -94,7 +104,7 @@ async fn rotate(connection: &mut PgConnection, hash: &str, next_hash: &str) -> R
     }
     let rotated = Outcome::Rotated { profile_id: found.profile_id, session_id: found.session_id };
     if !found.used {
-        advance(connection, &found, next_hash).await?;
+        advance(connection, &found, next_hash, origin(found.user_id)).await?;
         return Ok(rotated);
     }
     if found.in_grace && found.head == next_hash {
@@ -113,7 +123,12 @@ async fn rotate(connection: &mut PgConnection, hash: &str, next_hash: &str) -> R
 }
 
 /// Marks the token used, makes its successor the head of the chain.
-async fn advance(connection: &mut PgConnection, found: &Found, next_hash: &str) -> Result<(), IdentityError> {
+async fn advance(
+    connection: &mut PgConnection,
+    found: &Found,
+    next_hash: &str,
+    origin: Option<Vec<u8>>,
+) -> Result<(), IdentityError> {
     sqlx::query("UPDATE refresh_tokens SET used_at = now() WHERE id = $1")
         .bind(found.id)
         .execute(&mut *connection)
@@ -130,9 +145,10 @@ async fn advance(connection: &mut PgConnection, found: &Found, next_hash: &str) 
     .bind(REFRESH_TTL_DAYS)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("UPDATE sessions SET token = $2, last_used_at = now() WHERE id = $1")
+    sqlx::query("UPDATE sessions SET token = $2, last_used_at = now(), origin = coalesce($3, origin) WHERE id = $1")
         .bind(found.session_id)
         .bind(next_hash)
+        .bind(origin)
         .execute(&mut *connection)
         .await?;
     Ok(())

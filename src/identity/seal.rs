@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::IdentityError;
 use super::keys::{Keys, random_bytes};
+use crate::text;
 
 /// First byte of every sealed value: the format, and with it the key version.
 const VERSION: u8 = 1;
@@ -65,9 +66,18 @@ impl Sealer {
         String::from_utf8(self.open(table, column, row, sealed)?).map_err(|_| IdentityError::Crypto("sealed text"))
     }
 
-    /// HMAC-SHA-256 of the trimmed, lower-cased address: equal addresses, equal index; nothing to read from it.
+    /// HMAC-SHA-256 of an address in the form in which equal ones are compared: nothing to read from it.
     pub fn email_index(&self, email: &str) -> [u8; 32] {
-        let tag = hmac::sign(&self.blind_index, email.trim().to_lowercase().as_bytes());
+        self.index(text::email_key(email).as_bytes())
+    }
+
+    /// The same of the network a person came from, bound to the account: equal for one account alone.
+    pub fn origin_index(&self, user: Uuid, network: &str) -> [u8; 32] {
+        self.index(format!("origin|{user}|{network}").as_bytes())
+    }
+
+    fn index(&self, value: &[u8]) -> [u8; 32] {
+        let tag = hmac::sign(&self.blind_index, value);
         let mut out = [0_u8; 32];
         out.copy_from_slice(tag.as_ref());
         out

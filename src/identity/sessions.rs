@@ -24,6 +24,15 @@ const SESSIONS_PER_PROFILE_MAX: i64 = 100;
 pub struct Client {
     pub user_agent: Option<String>,
     pub address: Option<IpAddr>,
+    /// The part of the address that rates are counted by.
+    pub network: Option<String>,
+}
+
+impl Client {
+    /// What is kept to know this network again at the account's next log-in.
+    pub(super) fn origin(&self, sealer: &Sealer, user_id: Uuid) -> Option<Vec<u8>> {
+        self.network.as_deref().map(|network| sealer.origin_index(user_id, network).to_vec())
+    }
 }
 
 /// A live session as its owner sees it.
@@ -181,8 +190,8 @@ pub(super) async fn insert_session(
         text.map(|text| sealer.seal("sessions", column, session_id, text.as_bytes())).transpose()
     };
     sqlx::query(
-        "INSERT INTO sessions (id, user_id, profile_id, token, kind, user_agent, ip, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8))",
+        "INSERT INTO sessions (id, user_id, profile_id, token, kind, user_agent, ip, expires_at, origin)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(days => $8), $9)",
     )
     .bind(session_id)
     .bind(user_id)
@@ -192,6 +201,7 @@ pub(super) async fn insert_session(
     .bind(seal("user_agent", client.user_agent.clone())?)
     .bind(seal("ip", client.address.map(|address| address.to_string()))?)
     .bind(SESSION_TTL_DAYS)
+    .bind(client.origin(sealer, user_id))
     .execute(&mut *connection)
     .await?;
     sqlx::query(

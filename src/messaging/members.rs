@@ -13,6 +13,7 @@ use super::db;
 use super::threads::{MEMBERS_PER_CALL, get, named};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{ThreadMember, ThreadRole, ThreadRow};
+use crate::text;
 use crate::updates::{Update, UpdateKind};
 
 /// Most members of one thread (`threads.maxMembers`).
@@ -142,9 +143,5 @@ fn done(outcome: Outcome) -> Vec<Update> {
 }
 
 fn checked_nickname(text: &str) -> Result<String, Refusal> {
-    let text = text.trim();
-    if text.chars().count() > NICKNAME_CHARS || text.contains('\0') {
-        return Err(Refusal::new(ErrorCode::Invalid, format!("nickname: at most {NICKNAME_CHARS} characters of text")));
-    }
-    Ok(text.to_owned())
+    text::line(text, NICKNAME_CHARS).map_err(|fault| fault.of("nickname"))
 }

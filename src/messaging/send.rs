@@ -11,6 +11,7 @@ use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::{CONTENT_CHARS, MessageType, SendBody, SendOk};
 use crate::telemetry::metrics;
+use crate::text;
 use crate::updates::{StreamId, Touch, Update, UpdateKind};
 
 /// Most people one message may mention.
@@ -52,18 +53,14 @@ impl SendChecker {
         if content.contains('\0') {
             return invalid("content: must not contain U+0000");
         }
-        if content.trim().is_empty() && body.media_url.is_none() {
-            return invalid("content: a message needs text or mediaUrl");
+        if text::is_invisible(content) && (body.media_url.is_none() || !content.is_empty()) {
+            return invalid("content: a message needs text that can be seen, or mediaUrl");
         }
         if body.media_url.is_some() != body.media_type.is_some() {
             return invalid("mediaType: goes with mediaUrl, and only with it");
         }
-        if body
-            .media_url
-            .as_deref()
-            .is_some_and(|url| url.len() > MEDIA_URL_BYTES || url.contains('\0') || url.is_empty())
-        {
-            return invalid("mediaUrl: at most 2048 bytes of text");
+        if let Some(url) = body.media_url.as_deref() {
+            text::link(url, MEDIA_URL_BYTES).map_err(|fault| fault.of("mediaUrl"))?;
         }
         if body.mentions.len() > MENTIONS {
             return invalid("mentions: at most 50");

@@ -9,6 +9,7 @@ use super::changes::{Outcome, run, select_changes};
 use super::rows::{MemberThread, thread_row};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{ThreadRow, ThreadType};
+use crate::text;
 
 /// Longest name, characters.
 pub const NAME_CHARS: usize = 100;
@@ -83,8 +84,7 @@ pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Commit
         ThreadType::Direct => None,
         _ => Some(checked_name(new.name.as_deref().unwrap_or_default())?),
     };
-    let description =
-        new.description.as_deref().map(|text| checked_text("description", text, DESCRIPTION_CHARS)).transpose()?;
+    let description = new.description.as_deref().map(checked_description).transpose()?;
     match (new.kind, new.house_id) {
         (ThreadType::House, None) => return invalid("houseId: a HOUSE thread belongs to a house"),
         (ThreadType::Direct | ThreadType::Group, Some(_)) => return invalid("houseId: only for HOUSE and ANNOUNCE"),
@@ -139,12 +139,10 @@ pub async fn patch(
         patch.name = Some(checked_name(name)?);
     }
     if let Some(Some(text)) = &patch.description {
-        patch.description = Some(Some(checked_text("description", text, DESCRIPTION_CHARS)?));
+        patch.description = Some(Some(checked_description(text)?));
     }
-    if patch.avatar.as_ref().is_some_and(|avatar| {
-        avatar.as_deref().is_some_and(|url| url.is_empty() || url.len() > AVATAR_BYTES || url.contains('\0'))
-    }) {
-        return invalid("avatar: at most 2048 bytes of text");
+    if let Some(Some(url)) = &patch.avatar {
+        patch.avatar = Some(Some(text::link(url, AVATAR_BYTES).map_err(|fault| fault.of("avatar"))?));
     }
     if patch.slow_mode_s.is_some_and(|seconds| !(0..=SLOW_MODE_S).contains(&seconds)) {
         return invalid("slowModeS: 0 to 21600");
@@ -181,19 +179,11 @@ fn direct_key(one: Uuid, other: Uuid) -> String {
 }
 
 fn checked_name(name: &str) -> Result<String, Refusal> {
-    let name = checked_text("name", name, NAME_CHARS)?;
-    if name.is_empty() { invalid("name: 1 to 100 characters") } else { Ok(name) }
+    text::name(name, NAME_CHARS).map_err(|fault| fault.of("name"))
 }
 
-fn checked_text(field: &str, text: &str, most: usize) -> Result<String, Refusal> {
-    let text = text.trim();
-    if text.chars().count() > most {
-        return invalid(format!("{field}: at most {most} characters"));
-    }
-    if text.contains('\0') {
-        return invalid(format!("{field}: must not contain U+0000"));
-    }
-    Ok(text.to_owned())
+fn checked_description(description: &str) -> Result<String, Refusal> {
+    text::paragraph(description, DESCRIPTION_CHARS).map_err(|fault| fault.of("description"))
 }
 
 fn invalid<T>(text: impl Into<String>) -> Result<T, Refusal> {

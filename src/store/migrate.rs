@@ -46,6 +46,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_engine"),
     migration!(4, "0004_engine_reads"),
     migration!(5, "0005_houses"),
+    migration!(6, "0006_session_origins"),
 ];
 
 /// The runner's own tables; every database has them before its first migration.

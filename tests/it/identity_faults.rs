@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
+use haus::identity::sessions::Client;
+
 use crate::identity::{PASSWORD, assert_problem, login, refresh, register, text};
 use crate::support::{Database, Node};
 
@@ -22,7 +24,7 @@ async fn clients_that_go_away_cost_nobody_a_write() {
     for round in 0..600_u32 {
         let identity = Arc::clone(&node.identity);
         let token = text(&ana, "refreshToken").to_owned();
-        let request = tokio::spawn(async move { identity.refresh(&token).await.is_ok() });
+        let request = tokio::spawn(async move { identity.refresh(&token, Client::default()).await.is_ok() });
         // Timers are too coarse to land inside `begin`: wait on the clock, 0 to 1.2 ms.
         let moment = Instant::now() + Duration::from_micros(u64::from(round % 120) * 10);
         while Instant::now() < moment {

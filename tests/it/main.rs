@@ -33,6 +33,7 @@ mod sockets;
 mod store;
 mod streams;
 mod support;
+mod texts;
 mod threads;
 mod tidy;
 mod wide;
