@@ -20,6 +20,7 @@ pub mod session_routes;
 pub mod site;
 pub mod socket;
 pub mod state;
+pub mod stored;
 pub mod thread_routes;
 pub mod validate;
 pub mod well_known;

@@ -1,84 +1,63 @@
-//! The page at `/` and the client library at `/js/`, built into the binary. No template, no build step: what lies in
-//! `web/` and `clients/js/` is served as it is, under a policy that lets nothing else run.
+//! The page at `/` and the client library at `/js/`, built into the binary and made ready by `build.rs`, served under a
+//! policy that lets nothing else run.
 
 use axum::Router;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::stored::{ASK, FOR_EVER, Stored};
+use super::well_known;
+
 /// What the page may load and reach: its own files and its own server. Trusted Types make writing markup from text
 /// impossible. Not every browser counts the own host's web sockets as `'self'`, so these are named, see [`policy`].
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; connect-src 'self'";
-
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const JS: &str = "text/javascript; charset=utf-8";
-const SVG: &str = "image/svg+xml";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+                      connect-src 'self'";
 
 /// One file of the page.
 struct Asset {
+    /// Without the hash.
     path: &'static str,
     content_type: &'static str,
-    body: &'static str,
+    hash: &'static str,
+    plain: &'static [u8],
+    gzip: Option<&'static [u8]>,
+    brotli: Option<&'static [u8]>,
 }
 
-macro_rules! assets {
-    ($($path:literal $kind:ident $file:literal),+ $(,)?) => {
-        const ASSETS: &[Asset] = &[$(Asset { path: $path, content_type: $kind, body: include_str!(concat!("../../", $file)) }),+];
-        #[cfg(test)]
-        const FILES: &[&str] = &[$($file),+];
-    };
-}
+include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
-assets! {
-    "/" HTML "web/index.html",
-    "/base.css" CSS "web/base.css",
-    "/style.css" CSS "web/style.css",
-    "/icon.svg" SVG "web/icon.svg",
-    "/docs" HTML "web/docs.html",
-    "/docs.css" CSS "web/docs.css",
-    "/app.js" JS "web/app.js",
-    "/conversation.js" JS "web/conversation.js",
-    "/format.js" JS "web/format.js",
-    "/list.js" JS "web/list.js",
-    "/messages.js" JS "web/messages.js",
-    "/js/backoff.js" JS "clients/js/backoff.js",
-    "/js/catch_up.js" JS "clients/js/catch_up.js",
-    "/js/connection.js" JS "clients/js/connection.js",
-    "/js/emitter.js" JS "clients/js/emitter.js",
-    "/js/errors.js" JS "clients/js/errors.js",
-    "/js/haus.js" JS "clients/js/haus.js",
-    "/js/people.js" JS "clients/js/people.js",
-    "/js/queue.js" JS "clients/js/queue.js",
-    "/js/reader.js" JS "clients/js/reader.js",
-    "/js/session.js" JS "clients/js/session.js",
-    "/js/storage.js" JS "clients/js/storage.js",
-    "/js/store.js" JS "clients/js/store.js",
-    "/js/stream.js" JS "clients/js/stream.js",
-    "/js/thread.js" JS "clients/js/thread.js",
-}
+const FOLDER: &str = "/assets/";
 
 /// Routes of the page, to be merged into the application's router.
 pub fn page_router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    ASSETS.iter().fold(Router::new(), |router, asset| {
-        let tag = etag(asset.body);
-        router.route(asset.path, get(move |headers: HeaderMap| std::future::ready(serve(asset, &tag, &headers))))
-    })
+    let fixed = ASSETS.iter().filter(|asset| !asset.path.starts_with(FOLDER));
+    let router = fixed.fold(Router::new(), |router, asset| {
+        router.route(asset.path, get(move |headers: HeaderMap| std::future::ready(serve(asset, ASK, &headers))))
+    });
+    router.route("/assets/{file}", get(hashed))
 }
 
-/// The file, or 304 if the browser has this very one. Browsers ask each time, so a new binary shows at once.
-fn serve(asset: &'static Asset, tag: &str, headers: &HeaderMap) -> Response {
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let unchanged = known.is_some_and(|list| list.split(',').any(|one| one.trim().trim_start_matches("W/") == tag));
-    let mut response = if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
-    let out = response.headers_mut();
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
-    out.insert(header::CONTENT_SECURITY_POLICY, policy(headers.get(header::HOST)));
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(value) = HeaderValue::from_str(tag) {
-        out.insert(header::ETAG, value);
+/// A file whose name carries the hash of its content. One of another version (a page that a node before or after this
+/// one has given out) gets the present content, not to be kept.
+async fn hashed(Path(file): Path<String>, headers: HeaderMap) -> Response {
+    let mut parts = file.splitn(3, '.');
+    let (Some(stem), Some(hash), Some(ending)) = (parts.next(), parts.next(), parts.next()) else {
+        return well_known::not_found().await.into_response();
+    };
+    let name = format!("{FOLDER}{stem}.{ending}");
+    match ASSETS.iter().find(|asset| asset.path == name) {
+        Some(asset) => serve(asset, if asset.hash == hash { FOR_EVER } else { ASK }, &headers),
+        None => well_known::not_found().await.into_response(),
     }
+}
+
+fn serve(asset: &'static Asset, caching: &'static str, headers: &HeaderMap) -> Response {
+    let Asset { content_type, hash, plain, gzip, brotli, .. } = *asset;
+    let mut response = Stored { content_type, hash, plain, gzip, brotli }.answer(headers, caching);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy(headers.get(header::HOST)));
     response
 }
 
@@ -91,45 +70,97 @@ fn policy(host: Option<&HeaderValue>) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static(POLICY))
 }
 
-/// A name of the content: FNV-1a, enough to tell versions of one file apart.
-fn etag(body: &str) -> String {
-    let hash = body
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("\"{hash:016x}\"")
-}
+#[cfg(test)]
+#[path = "../../build/bundle.rs"]
+mod bundle;
 
 #[cfg(test)]
 mod tests {
-    use super::{ASSETS, FILES, POLICY, etag, policy, serve};
-    use axum::http::{HeaderMap, StatusCode, header};
+    use super::bundle::bundle;
+    use super::{ASSETS, Asset, POLICY, policy};
+
+    fn text(path: &str) -> &'static str {
+        let asset: &Asset = ASSETS.iter().find(|asset| asset.path == path).expect("the asset");
+        std::str::from_utf8(asset.plain).expect("text")
+    }
 
     #[test]
-    fn every_file_of_the_page_and_the_library_is_served() {
+    fn every_module_of_the_library_is_served() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        for folder in ["web", "clients/js"] {
-            for entry in std::fs::read_dir(root.join(folder)).expect("the folder") {
-                let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
-                let served = [".html", ".css", ".js", ".svg"].iter().any(|end| name.ends_with(end));
-                assert!(
-                    !served || FILES.contains(&format!("{folder}/{name}").as_str()),
-                    "{folder}/{name} is not in the list"
-                );
+        for entry in std::fs::read_dir(root.join("clients/js")).expect("the folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
+            let served = ASSETS.iter().any(|asset| asset.path == format!("/js/{name}"));
+            assert_eq!(served, name.ends_with(".js"), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_page_needs_few_files_and_names_them_by_hash() {
+        let html = text("/");
+        for (attribute, most) in [("src=\"/", 1), ("href=\"/", 3)] {
+            let named: Vec<&str> = html.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            assert!((1..=most).contains(&named.len()), "{attribute}: {named:?}");
+            for name in named {
+                let hashed = name.strip_prefix("assets/").is_some_and(|file| file.split('.').count() == 3);
+                assert!(hashed, "{name} has no hash in its name");
+            }
+        }
+        let whole: usize = ["/", "/assets/app.js", "/assets/style.css", "/assets/icon.svg"]
+            .iter()
+            .filter_map(|path| ASSETS.iter().find(|asset| asset.path == *path)?.brotli.map(<[u8]>::len))
+            .sum();
+        assert!(whole < 60_000, "{whole} bytes over the wire");
+    }
+
+    #[test]
+    fn nothing_in_the_page_needs_inline_script_or_style() {
+        let html = text("/");
+        for forbidden in ["style=", "onclick=", "onload=", "<style", "javascript:"] {
+            assert!(!html.contains(forbidden), "index.html has {forbidden}");
+        }
+        assert_eq!(html.matches("<script").count(), html.matches("<script type=\"module\" src=\"/").count());
+        for asset in ASSETS.iter().filter(|asset| asset.content_type.starts_with("text/")) {
+            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                assert!(!text(asset.path).contains(forbidden), "{} uses {forbidden}", asset.path);
             }
         }
     }
 
     #[test]
-    fn nothing_in_the_page_needs_inline_script_or_style() {
-        let html = ASSETS[0].body;
-        for forbidden in ["style=", "onclick=", "onload=", "<style", "javascript:"] {
-            assert!(!html.contains(forbidden), "index.html has {forbidden}");
+    fn modules_are_joined_in_order_and_their_names_do_not_meet() {
+        let read = |path: &str| {
+            match path {
+            "web/app.js" => Ok("import { one as first,\n  Two } from './a.js';\nimport { one } from './js/b.js';\nfirst(one);".to_owned()),
+            "web/a.js" => Ok("const own = 1;\nexport function one() {}\nexport class Two {}\nexport { one as three } from './js/b.js';".to_owned()),
+            "clients/js/b.js" => Ok("const own = 2;\nexport const one = own;".to_owned()),
+            other => Err(format!("{other} is not asked for")),
         }
-        assert_eq!(html.matches("<script").count(), html.matches("<script type=\"module\" src=\"/").count());
-        for asset in ASSETS {
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
-                assert!(!asset.body.contains(forbidden), "{} uses {forbidden}", asset.path);
-            }
+        };
+        let text = bundle("web/app.js", &read).expect("a bundle");
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is missing in {text}"));
+        assert!(at("// clients/js/b.js") < at("// web/a.js") && at("// web/a.js") < at("// web/app.js"));
+        assert!(
+            text.contains("return { one };") && text.contains("return { one, Two, three: module0.one };"),
+            "{text}"
+        );
+        assert!(text.contains("const { one: first, Two: Two } = module1;\nconst { one: one } = module0;"), "{text}");
+        assert!(!text.contains("import ") && !text.contains("export "), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for source in [
+            "import all from './a.js';",
+            "import * as all from './a.js';",
+            "import './a.js';",
+            "export default 1;",
+            "export let changing = 1;",
+            "export { own };",
+            "import { never",
+            "import { self } from './app.js';",
+        ] {
+            let read = |path: &str| if path == "web/app.js" { Ok(source.to_owned()) } else { Ok(String::new()) };
+            assert!(bundle("web/app.js", &read).is_err(), "{source}");
         }
     }
 
@@ -139,16 +170,5 @@ mod tests {
         assert!(of("haus.example:8080").ends_with("connect-src 'self' ws://haus.example:8080 wss://haus.example:8080"));
         assert_eq!(of("evil; script-src *"), POLICY);
         assert_eq!(policy(None), POLICY);
-    }
-
-    #[test]
-    fn a_known_file_is_not_sent_again() {
-        let tag = etag(ASSETS[0].body);
-        let mut headers = HeaderMap::new();
-        assert_eq!(serve(&ASSETS[0], &tag, &headers).status(), StatusCode::OK);
-        headers.insert(header::IF_NONE_MATCH, tag.parse().expect("a header"));
-        assert_eq!(serve(&ASSETS[0], &tag, &headers).status(), StatusCode::NOT_MODIFIED);
-        headers.insert(header::IF_NONE_MATCH, "\"other\"".parse().expect("a header"));
-        assert_eq!(serve(&ASSETS[0], &tag, &headers).status(), StatusCode::OK);
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cluster::cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -84,6 +85,47 @@ fn the_client_library_passes_its_own_tests() {
     let tests = files.iter().filter(|path| path.to_string_lossy().ends_with(".test.js"));
     let output = Command::new("node").arg("--test").args(tests).output().expect("node runs (Debian package nodejs)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test]
+async fn the_page_comes_small_and_its_files_are_kept_until_they_change() {
+    let cluster = cluster(1, &[]).await;
+    let get = async |path: &str, headers: &[(&str, &str)]| {
+        let request = cluster.http.get(format!("http://{}{path}", cluster.nodes[0].address));
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
+    };
+    let header = |answer: &reqwest::Response, name: &str| {
+        answer.headers().get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned())
+    };
+    let page = get("/", &[]).await;
+    assert_eq!(header(&page, "cache-control"), "no-cache");
+    let html = page.text().await.unwrap();
+    let named: Vec<&str> = html.split('"').filter(|part| part.starts_with("/assets/")).collect();
+    assert!((2..=4).contains(&named.len()), "{named:?}");
+    for path in named {
+        let answer = get(path, &[("accept-encoding", "gzip, br")]).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(header(&answer, "cache-control"), "public, max-age=31536000, immutable", "{path}");
+        assert_eq!(header(&answer, "content-encoding"), "br", "{path}");
+        let tag = header(&answer, "etag");
+        let again = get(path, &[("accept-encoding", "gzip, br"), ("if-none-match", &tag)]).await;
+        assert_eq!((again.status().as_u16(), header(&again, "etag")), (304, tag), "{path}");
+        assert_eq!(header(&get(path, &[("accept-encoding", "gzip")]).await, "content-encoding"), "gzip");
+        assert_eq!(header(&get(path, &[]).await, "content-encoding"), "");
+        // A page from another version names another hash: it works, and is not kept.
+        let (stem, rest) = path.split_once('.').unwrap();
+        let other = format!("{stem}.0123456789abcdef.{}", rest.split_once('.').unwrap().1);
+        let answer = get(&other, &[]).await;
+        assert_eq!((answer.status().as_u16(), header(&answer, "cache-control").as_str()), (200, "no-cache"), "{other}");
+    }
+    for path in ["/assets/app.js", "/assets/nothing.0123456789abcdef.js", "/assets/..%2fapp.0.js"] {
+        assert_eq!(get(path, &[]).await.status(), 404, "{path}");
+    }
+    let library = get("/js/haus.js", &[("accept-encoding", "br")]).await;
+    assert_eq!(
+        (header(&library, "cache-control").as_str(), header(&library, "content-encoding").as_str()),
+        ("no-cache", "br")
+    );
 }
 
 #[test]
