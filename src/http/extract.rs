@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use chrono::Utc;
@@ -20,7 +18,7 @@ use super::problem::{FieldError, Problem};
 use super::state::AppState;
 use crate::identity::sessions::Client;
 use crate::identity::{Access, Action, Person, Resource, authorize};
-use crate::protocol::ErrorCode;
+use crate::protocol::{ErrorCode, json};
 
 /// Largest JSON body, bytes: an article of 50,000 characters of four bytes, and room around it.
 pub const JSON_BODY_BYTES_MAX: usize = 256 * 1024;
@@ -101,7 +99,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         };
         let mut sha256 = [0_u8; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
-        let Json(value) = Json::<T>::from_bytes(&bytes).map_err(json_problem)?;
+        let value = json::from_slice_with_path(&bytes).map_err(|(path, error)| json_problem(&path, &error))?;
         Ok(Self { value, sha256 })
     }
 }
@@ -178,11 +176,10 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-fn json_problem(rejection: JsonRejection) -> Problem {
-    let text = cause(&rejection);
-    match rejection {
-        JsonRejection::JsonDataError(_) => Problem::invalid(vec![field_error(&text)]),
-        _ => Problem::malformed(format!("the body is not JSON: {text}")),
+fn json_problem(path: &str, error: &serde_json::Error) -> Problem {
+    match error.classify() {
+        serde_json::error::Category::Data => Problem::invalid(vec![field_error(path, &error.to_string())]),
+        _ => Problem::malformed(format!("the body is not JSON: {error}")),
     }
 }
 
@@ -190,13 +187,9 @@ fn cause(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Splits `a.b: invalid type: … at line 1 column 2`, as the path-keeping deserializer says it, into its parts.
-fn field_error(text: &str) -> FieldError {
-    let text = text.rsplit_once(" at line ").map_or(text, |(before, _)| before);
-    let (path, message) = match text.split_once(": ") {
-        Some((path, message)) if !path.contains(' ') => (path, message),
-        _ => ("", text),
-    };
+/// What serde says of the value at `path` (`unknown field …`, `invalid type: … at line 1 column 2`), as a field's error.
+fn field_error(path: &str, text: &str) -> FieldError {
+    let message = text.rsplit_once(" at line ").map_or(text, |(before, _)| before);
     let named = message.split('`').nth(1).unwrap_or_default();
     let (code, path) = if message.starts_with("missing field") {
         ("missing", join(path, named))
@@ -209,11 +202,12 @@ fn field_error(text: &str) -> FieldError {
 }
 
 fn join(path: &str, field: &str) -> String {
-    if path.is_empty() || path == "." { field.to_owned() } else { format!("{path}.{field}") }
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
 
 /// `limit` and `cursor` of lists (protocol, section 7).
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
     /// 1…100
@@ -238,10 +232,10 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use axum::Json;
     use serde::Deserialize;
 
-    use super::{JsonRejection, cause, field_error};
+    use super::field_error;
+    use crate::protocol::json;
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -258,12 +252,12 @@ mod tests {
         social_links: Option<Inner>,
     }
 
-    fn refused(json: &str) -> (String, &'static str) {
-        let rejection = match Json::<Outer>::from_bytes(json.as_bytes()) {
-            Err(rejection @ JsonRejection::JsonDataError(_)) => rejection,
-            other => panic!("{json}: {other:?}"),
+    fn refused(text: &str) -> (String, &'static str) {
+        let (path, error) = match json::from_slice_with_path::<Outer>(text.as_bytes()) {
+            Err((path, error)) if error.is_data() => (path, error),
+            other => panic!("{text}: {other:?}"),
         };
-        let error = field_error(&cause(&rejection));
+        let error = field_error(&path, &error.to_string());
         (error.path, error.code)
     }
 

@@ -25,7 +25,7 @@ use crate::protocol::codes::Refusal;
 const CLAIM_SECONDS: i32 = 60;
 const KEY_CHARS_MAX: usize = 64;
 const HEADER: &str = "idempotency-key";
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The key of a request, when it has one.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use crate::messaging::members::{self, MemberPatch, MembersAdded};
 use crate::protocol::types::ThreadMember;
 
 #[derive(Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewMembers {
     /// 1 to 256
     profile_ids: Vec<Uuid>,

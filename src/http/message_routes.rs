@@ -3,11 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::extract::{Actor, JsonBody, PathOf, QueryOf};
-use super::idempotency::IdempotencyKey;
+use super::idempotency::{IdempotencyKey, REPLAYED};
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
 use super::thread_routes::{limit_of, problem, published, to_its_end};
@@ -20,6 +21,7 @@ use crate::protocol::types::{SendBody, SendOk};
 
 /// Which messages; without `before`, `after` and `around` the newest.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// A `no`: the newest below it
@@ -34,6 +36,7 @@ pub struct HistoryQuery {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UpdatesQuery {
     /// Position after which the page begins; 0 when absent
@@ -44,7 +47,7 @@ pub struct UpdatesQuery {
 }
 
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReadMark {
     /// The newest message read
     no: i64,
@@ -87,7 +90,7 @@ pub async fn send(
     PathOf(id): PathOf<Uuid>,
     key: IdempotencyKey,
     JsonBody { value: mut body, .. }: JsonBody<SendBody>,
-) -> Result<(StatusCode, Json<SendOk>), Problem> {
+) -> Result<Response, Problem> {
     actor.may(Action::WriteInThread)?;
     if let IdempotencyKey(Some(key)) = key {
         let nonce = Uuid::parse_str(&key).ok().filter(|nonce| body.nonce.is_none_or(|other| other == *nonce));
@@ -97,7 +100,10 @@ pub async fn send(
     }
     let request = state.ports.checker.check(id, actor.profile_id(), body).map_err(problem)?;
     let ok = state.ports.sender.send(request).await.map_err(problem)?;
-    Ok((if ok.dup { StatusCode::OK } else { StatusCode::CREATED }, Json(ok)))
+    Ok(match ok.dup {
+        true => (StatusCode::OK, [(REPLAYED, "true")], Json(ok)).into_response(),
+        false => (StatusCode::CREATED, Json(ok)).into_response(),
+    })
 }
 
 /// The log of a thread, as frames of the socket, as far as one may see it

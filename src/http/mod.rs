@@ -4,6 +4,7 @@
 pub mod address;
 pub mod asyncapi;
 pub mod auth_routes;
+mod common_problems;
 pub mod extract;
 pub mod idempotency;
 pub mod member_routes;

@@ -10,8 +10,8 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    asyncapi, auth_routes, member_routes, message_routes, middleware, page, profile_routes, session_routes,
-    thread_routes, well_known,
+    asyncapi, auth_routes, common_problems, member_routes, message_routes, middleware, page, profile_routes,
+    session_routes, thread_routes, well_known,
 };
 
 /// Frame of the document; paths and schemas come from the routes.
@@ -57,12 +57,15 @@ fn routes() -> OpenApiRouter<AppState> {
 
 /// The document alone (`haus openapi`).
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+    let mut document = routes().split_for_parts().1;
+    common_problems::add(&mut document);
+    document
 }
 
 /// The router with everything around it, and the document it serves at `/openapi.json`.
 pub fn api_router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
-    let (router, document) = routes().split_for_parts();
+    let (router, mut document) = routes().split_for_parts();
+    common_problems::add(&mut document);
     let served = axum::Json(document.clone());
     let sockets = axum::Json(asyncapi::document());
     let config = state.config.clone();

@@ -28,6 +28,7 @@ pub struct ThreadList {
 
 /// `limit` and `cursor` of the list.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ThreadsPage {
     /// 1…100
@@ -132,6 +133,8 @@ pub(super) async fn to_its_end<T: Send + 'static>(
 /// A refusal whose text is `field: what is wrong` as a problem that names the field.
 pub(super) fn problem(refusal: Refusal) -> Problem {
     match (refusal.code, refusal.message.split_once(": ")) {
+        // Part of the query, as `limit` is.
+        (ErrorCode::Invalid, Some(("cursor", _))) => Problem::malformed(refusal.message),
         (ErrorCode::Invalid, Some((path, message))) if !path.contains(' ') => {
             Problem::invalid(vec![FieldError { path: path.to_owned(), code: "range", message: message.to_owned() }])
         }

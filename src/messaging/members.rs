@@ -26,7 +26,7 @@ pub(super) const MEMBERS: &str =
 
 /// Body of `PATCH …/members/{profileId}`; null clears the nickname.
 #[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MemberPatch {
     pub role: Option<ThreadRole>,
     #[serde(default, deserialize_with = "named")]

@@ -24,7 +24,7 @@ pub const SLOW_MODE_S: i32 = 21_600;
 
 /// Body of `POST /v1/threads`.
 #[derive(Debug, Clone, Deserialize, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewThread {
     #[serde(rename = "type")]
     pub kind: ThreadType,
@@ -38,7 +38,7 @@ pub struct NewThread {
 
 /// Body of `PATCH /v1/threads/{id}`: only what is named changes; null clears `description` and `avatar`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThreadPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -4,6 +4,7 @@
 
 pub mod codes;
 pub mod frame;
+pub mod json;
 pub mod reply;
 pub mod time;
 pub mod types;

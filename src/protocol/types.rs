@@ -13,11 +13,21 @@ pub const CONTENT_CHARS: usize = 4000;
 macro_rules! upper_case_enum {
     ($(#[$doc:meta])* $name:ident ($pg:literal) { $($variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type)]
         #[sqlx(type_name = $pg)]
         pub enum $name {
             $(#[serde(rename = $text)] #[sqlx(rename = $text)] $variant),+
         }
+
+        // By hand: the derive does not see names that come through this macro.
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, Type};
+                ObjectBuilder::new().schema_type(Type::String).enum_values(Some([$($text),+])).into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
 
         impl $name {
             /// The name in the database and on the wire.
@@ -189,7 +199,7 @@ pub struct SendOk {
 
 /// The body of `message.send` and of `POST …/messages` (there without `threadId`, nonce from `Idempotency-Key`).
 #[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SendBody {
     pub content: Option<String>,
     pub media_url: Option<String>,

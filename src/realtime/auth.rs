@@ -24,13 +24,31 @@ use crate::updates::StreamId;
 pub const LISTED_THREADS: usize = 200;
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 struct AuthD {
     token: Option<String>,
     ticket: Option<String>,
     resume: Option<ResumeD>,
+    /// Nothing acts on these three yet.
+    #[serde(rename = "device")]
+    _device: Option<DeviceD>,
+    #[serde(rename = "presence")]
+    _presence: Option<String>,
+    #[serde(rename = "caps")]
+    _caps: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceD {
+    #[serde(rename = "id")]
+    _id: Option<String>,
+    #[serde(rename = "kind")]
+    _kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ResumeD {
     epoch: Option<String>,
     #[serde(default)]

@@ -16,12 +16,13 @@ use super::{Access, CommandName, SocketReply};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::{MediaType, SendBody};
-use crate::protocol::{CloseCode, reply};
+use crate::protocol::{CloseCode, json, reply};
 
 /// Frames in one batch.
 const BATCH_FRAMES: usize = 64;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Frame<'a> {
     id: Option<u64>,
     cmd: std::borrow::Cow<'a, str>,
@@ -30,7 +31,7 @@ struct Frame<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SendD {
     thread_id: Uuid,
     nonce: Option<Uuid>,
@@ -42,13 +43,34 @@ struct SendD {
     mentions: Vec<Uuid>,
 }
 
+/// The thread of a command whose body the backend reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ThreadD {
+struct OfThread {
     thread_id: Uuid,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CloseD {
+    thread_id: Uuid,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FocusD {
+    #[serde(rename = "threadId")]
+    _thread_id: Option<Uuid>,
+    #[serde(rename = "active")]
+    _active: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoD {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SyncD {
     streams: HashMap<String, u64>,
 }
@@ -61,7 +83,7 @@ impl Worker {
         }
         let batch = payload.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
         if !batch {
-            return match serde_json::from_slice::<Frame<'_>>(payload) {
+            return match json::from_slice::<Frame<'_>>(payload) {
                 Ok(frame) => self.command(slot, session, &frame),
                 Err(error) => self.malformed(slot, session, &error.to_string()),
             };
@@ -72,7 +94,7 @@ impl Worker {
             }
             Ok(frames) => {
                 for raw in frames {
-                    match serde_json::from_str::<Frame<'_>>(raw.get()) {
+                    match json::from_str::<Frame<'_>>(raw.get()) {
                         Ok(frame) => self.command(slot, session, &frame),
                         Err(error) => self.malformed(slot, session, &error.to_string()),
                     }
@@ -114,7 +136,7 @@ impl Worker {
         }
         let result = match cmd {
             "message.send" => parse::<SendD>(d).map(|send| self.send(slot, session, id, send)),
-            "ping" => {
+            "ping" => parse::<NoD>(d).map(|_| {
                 #[derive(serde::Serialize)]
                 #[serde(rename_all = "camelCase")]
                 struct Pong {
@@ -122,11 +144,10 @@ impl Worker {
                 }
                 session.push(reply::ok(id, &Pong { server_time: Timestamp::now() }));
                 self.mark_dirty_session(slot, session);
-                Ok(())
-            }
+            }),
             "read" => self.on_thread(slot, session, id, CommandName::Read, d),
             "history" => self.on_thread(slot, session, id, CommandName::History, d),
-            "thread.open" => parse::<ThreadD>(d).and_then(|open| {
+            "thread.open" => parse::<OfThread>(d).and_then(|open| {
                 let threads = session.open.get_or_insert_default();
                 if !threads.contains(&open.thread_id) {
                     if threads.len() == OPEN_THREADS {
@@ -136,7 +157,7 @@ impl Worker {
                 }
                 self.on_thread(slot, session, id, CommandName::ThreadOpen, d)
             }),
-            "thread.close" => parse::<ThreadD>(d).map(|close| {
+            "thread.close" => parse::<CloseD>(d).map(|close| {
                 if let Some(open) = &mut session.open {
                     open.retain(|thread| *thread != close.thread_id);
                 }
@@ -147,7 +168,7 @@ impl Worker {
             "profiles.get" => self.start(slot, session, id, CommandName::ProfilesGet, d.to_owned(), None),
             "sync" => parse::<SyncD>(d).and_then(|sync| self.sync(slot, session, id, sync)),
             // Which conversation is on screen: nothing acts on it yet, and no reply is owed.
-            "focus" => Ok(()),
+            "focus" => parse::<FocusD>(d).map(drop),
             _ => Err(Refusal::new(ErrorCode::UnknownCmd, format!("unknown command {}", clip(cmd)))),
         };
         if let Err(refusal) = result {
@@ -188,7 +209,7 @@ impl Worker {
         name: CommandName,
         d: &str,
     ) -> Result<(), Refusal> {
-        let thread_id = parse::<ThreadD>(d)?.thread_id;
+        let thread_id = parse::<OfThread>(d)?.thread_id;
         self.start(slot, session, id, name, d.to_owned(), Some(thread_id))
     }
 
@@ -334,7 +355,7 @@ impl CommandName {
 }
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(d: &'a str) -> Result<T, Refusal> {
-    serde_json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
+    json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
 }
 
 fn clip(text: &str) -> String {

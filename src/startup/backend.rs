@@ -20,7 +20,7 @@ use crate::messaging::send::{Outcome, SendChecker, SendRequest};
 use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{SendBody, ThreadRow};
-use crate::protocol::{frame, reply};
+use crate::protocol::{frame, json, reply};
 use crate::realtime::hub::Hub;
 use crate::realtime::inbox::{SessionAddr, ToWorker};
 use crate::realtime::{Access, Backend, CommandName, Credential, Later, LogReader, Polled, SocketReply, Welcome};
@@ -296,7 +296,7 @@ impl LogReader for Log {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ReadD {
     thread_id: Uuid,
     no: i64,
@@ -304,25 +304,30 @@ struct ReadD {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OpenD {
     thread_id: Uuid,
     limit: Option<i64>,
+    /// Whose presence to show; nothing acts on it yet.
+    #[serde(rename = "watch")]
+    _watch: Option<Vec<Uuid>>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ListD {
     cursor: Option<String>,
     limit: Option<i64>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ProfilesD {
     ids: Vec<Uuid>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct HistoryD {
     thread_id: Uuid,
     before: Option<i64>,
@@ -332,7 +337,7 @@ struct HistoryD {
 }
 
 fn parse<'a, T: Deserialize<'a>>(d: &'a str) -> Result<T, Refusal> {
-    serde_json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
+    json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
 }
 
 fn limit(asked: Option<i64>, default: i64) -> Result<i64, Refusal> {

@@ -32,6 +32,7 @@ mod socket;
 mod sockets;
 mod store;
 mod streams;
+mod strict;
 mod support;
 mod texts;
 mod threads;

@@ -1,6 +1,6 @@
 //! Commands that a node serves: name, body, answer. What they do is in `realtime::commands`; a test compares the two.
 
-use super::shape::Kind::{Nullable, Number, Of, Positions, Record, Text, Time, Uuid};
+use super::shape::Kind::{Flag, Nullable, Number, Of, Positions, Record, Text, Time, Uuid};
 use super::shape::{Field, Kind, Shape, may, must};
 
 /// One command of a client.
@@ -21,7 +21,14 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "auth",
         about: "Proves who speaks, once a socket; resumes streams; on a live socket refreshes the token (answer: expiresAt alone)",
-        d: &[may("token", Text), may("ticket", Text), may("resume", Record)],
+        d: &[
+            may("token", Text),
+            may("ticket", Text),
+            may("resume", Record),
+            may("device", Record),
+            may("presence", Text),
+            may("caps", Kind::List(&Text)),
+        ],
         ok: Some(Shape::Fields(&[
             must("expiresAt", Time),
             may("session", Uuid),
@@ -56,7 +63,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         name: "thread.open",
         about: "A thread with its newest messages and first members, in one snapshot",
-        d: &[THREAD, may("limit", Number)],
+        d: &[THREAD, may("limit", Number), may("watch", Kind::List(&Uuid))],
         ok: Some(Shape::Fields(&[
             must("thread", Of("ThreadRow")),
             must("seq", Number),
@@ -93,6 +100,11 @@ pub const COMMANDS: &[Command] = &[
         d: &[must("streams", Positions)],
         ok: NOTHING,
     },
-    Command { name: "focus", about: "Accepted; nothing acts on it yet", d: &[], ok: None },
+    Command {
+        name: "focus",
+        about: "Accepted; nothing acts on it yet",
+        d: &[may("threadId", Nullable(&Uuid)), may("active", Flag)],
+        ok: None,
+    },
     Command { name: "ping", about: "The server's time", d: &[], ok: Some(Shape::Fields(&[must("serverTime", Time)])) },
 ];
