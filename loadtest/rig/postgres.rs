@@ -158,6 +158,20 @@ impl Postgres {
         run("psql", &mut command)
     }
 
+    /// Dumps a database and restores it into a new one of another cluster, as an operator would.
+    ///
+    /// # Errors
+    /// [`RigError::Failed`] with what the programs said.
+    pub fn dump_into(&self, database: &str, other: &Self) -> Result<(), RigError> {
+        other.create_database(database, None)?;
+        let file = self.log.with_extension("dump");
+        let mut dump = Command::new(self.bin.join("pg_dump"));
+        run("pg_dump", dump.arg("-f").arg(&file).arg(self.owner_url(database)))?;
+        let mut restore = Command::new(self.bin.join("psql"));
+        restore.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&file).arg(other.owner_url(database));
+        run("psql", &mut restore).map(drop)
+    }
+
     /// The database as its owner, for `haus migrate`.
     pub fn owner_url(&self, database: &str) -> String {
         format!("postgres://{OWNER}@127.0.0.1:{}/{database}", self.port)

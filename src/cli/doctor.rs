@@ -7,6 +7,7 @@ use clap::Args;
 use haus::store::admission;
 use haus::store::admission::few;
 use haus::store::migrate::{self, SchemaState};
+use haus::store::restored;
 use haus::store::safety::{SafetyState, check_role, check_settings};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -17,6 +18,10 @@ use super::{Settings, print_line, secret};
 
 /// A doctor does not wait as long as a start does.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Restored rows that are counted.
+const FOREIGN_ROWS: i64 = 10_000;
+const FOREIGN: &str = "rows bear transaction numbers of another cluster (a restored dump): run `haus epoch new`";
 
 #[derive(Args)]
 pub struct DoctorArgs {
@@ -86,6 +91,7 @@ async fn examine(database: &Database) -> Vec<Finding> {
         Finding::of("durable", durable(&mut connection).await),
         Finding::of("role", role(&mut connection).await),
         Finding::of("schema", schema(&mut connection).await),
+        Finding::of("log", log(&mut connection).await),
     ]
 }
 
@@ -109,6 +115,16 @@ async fn schema(connection: &mut PgConnection) -> Result<String, String> {
         }
         SchemaState::Drift(names) => Err(format!("changed after they were applied: {}", names.join(", "))),
         SchemaState::Functions(names) => Err(format!("other functions there ({}): run `haus migrate`", few(&names))),
+    }
+}
+
+/// Rows that a restore brought from another cluster.
+async fn log(connection: &mut PgConnection) -> Result<String, String> {
+    match restored::foreign_rows(connection, FOREIGN_ROWS).await {
+        Ok(0) => Ok("written in this cluster".to_owned()),
+        Ok(FOREIGN_ROWS) => Err(format!("{FOREIGN_ROWS} or more {FOREIGN}")),
+        Ok(rows) => Err(format!("{rows} {FOREIGN}")),
+        Err(error) => Err(error.to_string()),
     }
 }
 

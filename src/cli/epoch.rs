@@ -1,7 +1,7 @@
 //! `haus epoch new` after a restore; `haus epoch keep` where failover is synchronous and loses nothing.
 
 use clap::{Args, Subcommand};
-use haus::store::epoch;
+use haus::store::{epoch, restored};
 
 use super::database::Database;
 use super::error::CliError;
@@ -31,7 +31,15 @@ pub async fn run(settings: Settings, args: EpochArgs) -> Result<(), CliError> {
 async fn change(database: &Database, choice: Choice) -> Result<uuid::Uuid, CliError> {
     let pool = database.admitted_pool().await?;
     Ok(match choice {
-        Choice::New => epoch::renew(&pool).await?,
+        Choice::New => {
+            let renewed = epoch::renew(&pool).await?;
+            // After a restore from a dump the rows bear transaction numbers of another cluster.
+            let rows = restored::renumber(&pool).await?;
+            if rows > 0 {
+                tracing::info!(rows, "renumbered what was written in another cluster");
+            }
+            renewed
+        }
         Choice::Keep => epoch::keep(&pool).await?,
     })
 }

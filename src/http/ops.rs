@@ -49,6 +49,8 @@ struct Ready {
 #[serde(rename_all = "camelCase")]
 struct Checks {
     database: String,
+    /// `ok`, `unread` (for too long), or `late`: what is committed waits to be read.
+    log: &'static str,
     courier: &'static str,
     canary_age_ms: u64,
 }
@@ -68,23 +70,27 @@ pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
         None if vitals.partition_missing.load(Ordering::Relaxed) => "next partition of messages missing".to_owned(),
         None => "ok".to_owned(),
     };
+    let log = match vitals.node.poll_age() {
+        Some(age) if age.as_millis() <= POLL_AGE_MS && !vitals.node.is_late() => "ok",
+        Some(age) if age.as_millis() <= POLL_AGE_MS => "late",
+        _ => "unread",
+    };
     let courier = if vitals.courier.health() == Health::Healthy { "ok" } else { "unhealthy" };
-    let ready = !draining && database == "ok";
+    let ready = !draining && database == "ok" && log == "ok";
     let body = Ready {
         ready,
         node: vitals.node.shared.options.node.clone(),
         draining,
         limits: if vitals.limits_on { "on" } else { "off" },
-        checks: Checks { database, courier, canary_age_ms: vitals.courier.canary_age_ms() },
+        checks: Checks { database, log, courier, canary_age_ms: vitals.courier.canary_age_ms() },
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }
 
-/// Whether the database has not answered for too long, or not to the poll of the log.
+/// Whether the database has not answered for too long, or the log was not read for as long as that may take.
 fn is_silent(vitals: &Vitals) -> bool {
-    let log_is_unread = vitals.node.poll_age().is_none_or(|age| age.as_millis() > POLL_AGE_MS);
-    log_is_unread || vitals.revoked.poll_age_ms() > DATABASE_AGE_MS
+    vitals.node.poll_age().is_none() || vitals.revoked.poll_age_ms() > DATABASE_AGE_MS
 }
 
 /// Prometheus text, to loopback only.

@@ -1,7 +1,8 @@
 //! Revocation: the in-memory set every check asks, and the poll that fills it from the table `revocations`.
 //!
-//! The poll is exact: it keeps the database snapshot of its last run and reads the rows that snapshot had not seen
-//! (`pg_visible_in_snapshot`), so a transaction that commits late is never missed. A row with a session ends that
+//! The poll is exact, and reads nothing twice: it keeps the database snapshot of its last run and reads the rows of the
+//! transactions that were under way in it, and of those that began since. What lies above the present snapshot was written
+//! in another cluster and restored from its dump; it is no news. A row with a session ends that
 //! session; a row without one says that the standing of the profile changed (ban, suspension): its sockets are closed
 //! and its standing is read again, but its tokens go on working for what the new status allows.
 
@@ -34,6 +35,9 @@ pub type RevokedHook = Arc<dyn Fn(Uuid, Option<Uuid>) + Send + Sync>;
 pub struct RevokedSet {
     /// Session → when the entry may go, milliseconds since 1970.
     sessions: DashMap<Uuid, i64>,
+    /// Rows about the standing of a profile that were acted upon → when the entry may go. A first run that comes again (the
+    /// database went back) must not close sockets once more.
+    standings: DashMap<Uuid, i64>,
     hooks: RwLock<Vec<RevokedHook>>,
     keep_ms: i64,
     last_poll_ms: AtomicI64,
@@ -46,6 +50,7 @@ impl RevokedSet {
     pub fn new(access_ttl_ms: u64) -> Self {
         Self {
             sessions: DashMap::new(),
+            standings: DashMap::new(),
             hooks: RwLock::default(),
             keep_ms: i64::try_from(access_ttl_ms).unwrap_or(i64::MAX / 4).saturating_add(KEEP_SLACK_MS),
             last_poll_ms: AtomicI64::new(0),
@@ -81,6 +86,14 @@ impl RevokedSet {
         }
     }
 
+    /// Takes in one row of the table.
+    fn apply_row(&self, id: Uuid, profile_id: Uuid, session_id: Option<Uuid>) {
+        if session_id.is_none() && self.standings.insert(id, now_ms() + self.keep_ms).is_some() {
+            return;
+        }
+        self.apply(profile_id, session_id);
+    }
+
     /// Reads what was committed since the last poll, in pages; the first run reads all that one life of an access
     /// token covers. The snapshot kept is that of the first page: what commits during the others comes again next
     /// time, which does no harm.
@@ -98,7 +111,7 @@ impl RevokedSet {
                     after = Some(row.try_get("snapshot")?);
                 }
                 if let Some(id) = row.try_get::<Option<Uuid>, _>("id")? {
-                    self.apply(row.try_get("profile_id")?, row.try_get("session_id")?);
+                    self.apply_row(id, row.try_get("profile_id")?, row.try_get("session_id")?);
                     last_id = id;
                     read += 1;
                 }
@@ -108,7 +121,7 @@ impl RevokedSet {
             }
         }
         // A snapshot older than the last one means another database (a restore): the next poll loads anew.
-        let backward = matches!((&before, &after), (Some(old), Some(new)) if xmin(new) < xmin(old));
+        let backward = matches!((&before, &after), (Some(old), Some(new)) if xmax(new) < xmax(old));
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = if backward { None } else { after };
         self.last_poll_ms.store(now_ms(), Ordering::Release);
         Ok(())
@@ -121,10 +134,12 @@ impl RevokedSet {
         after_id: Uuid,
     ) -> Result<Vec<sqlx::postgres::PgRow>, IdentityError> {
         let query = match since {
-            Some(snapshot) => sqlx::query(PAGE_SINCE).bind(snapshot),
-            None => sqlx::query(PAGE_FIRST).bind(self.keep_ms),
+            Some(snapshot) => {
+                sqlx::query(PAGE_SINCE).bind(self.keep_ms).bind(after_id).bind(PAGE_ROWS_MAX).bind(snapshot)
+            }
+            None => sqlx::query(PAGE_FIRST).bind(self.keep_ms).bind(after_id).bind(PAGE_ROWS_MAX),
         };
-        Ok(query.bind(after_id).bind(PAGE_ROWS_MAX).fetch_all(pool).await?)
+        Ok(query.fetch_all(pool).await?)
     }
 
     /// Polls until the process ends; sweeps what has expired once a minute. Run as a task of the composition root.
@@ -150,6 +165,7 @@ impl RevokedSet {
     fn forget_expired(&self) {
         let now = now_ms();
         self.sessions.retain(|_, until_ms| *until_ms > now);
+        self.standings.retain(|_, until_ms| *until_ms > now);
     }
 }
 
@@ -163,13 +179,16 @@ const PAGE_FIRST: &str = "
 const PAGE_SINCE: &str = "
     SELECT pg_current_snapshot()::text AS snapshot, r.id, r.profile_id, r.session_id
     FROM (SELECT 1) AS always LEFT JOIN (
-        SELECT id, profile_id, session_id FROM revocations
-        WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
-          AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
-          AND id > $2 ORDER BY id LIMIT $3) AS r ON true
+        SELECT n.id, n.profile_id, n.session_id FROM (
+            SELECT id, profile_id, session_id, at FROM revocations
+            WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($4::text::pg_snapshot)))
+            UNION ALL
+            SELECT id, profile_id, session_id, at FROM revocations
+            WHERE xid >= pg_snapshot_xmax($4::text::pg_snapshot) AND xid < pg_snapshot_xmax(pg_current_snapshot())) AS n
+        WHERE n.at > now() - make_interval(secs => $1::bigint / 1000.0) AND n.id > $2 ORDER BY n.id LIMIT $3) AS r ON true
     ORDER BY r.id";
 
-/// The oldest transaction still running in a snapshot written `xmin:xmax:list`.
-fn xmin(snapshot: &str) -> u64 {
-    snapshot.split(':').next().and_then(|text| text.parse().ok()).unwrap_or(0)
+/// The first transaction number after a snapshot written `xmin:xmax:list`.
+fn xmax(snapshot: &str) -> u64 {
+    snapshot.split(':').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
 }

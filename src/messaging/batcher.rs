@@ -27,6 +27,9 @@ pub const LANES: usize = 2;
 /// From arrival to answer; protocol: `unavailable` within 2 s.
 pub const SEND_DEADLINE: Duration = Duration::from_millis(1800);
 
+/// What a batch gets though its oldest send has waited for nearly all of that; protocol: still within 2 s.
+const LEAST_TIME: Duration = Duration::from_millis(200);
+
 /// Keeps a thread's next batch waiting while it, or a clone of it, lives.
 pub type Hold = Arc<dyn Any + Send + Sync>;
 
@@ -126,14 +129,16 @@ impl<R: Send + 'static> Batcher<R> {
     /// fails alone. Returns the threads that were held: they are released with their hold.
     async fn commit(self: &Arc<Self>, batch: Vec<Item<R>>) -> HashSet<Uuid> {
         let mut held = HashSet::new();
+        // One for everything that happens to the batch: the wait for a connection, the call, its halves.
+        let now = Instant::now();
+        let oldest = batch.iter().map(|item| item.arrived).min().unwrap_or(now);
+        let deadline = (oldest + SEND_DEADLINE).max(now + LEAST_TIME);
         let mut work = VecDeque::from([batch]);
         while let Some(part) = work.pop_front() {
             let (requests, replies): (Vec<SendRequest>, Vec<(R, Instant)>) =
                 part.into_iter().map(|item| (item.request, (item.reply, item.arrived))).unzip();
-            let oldest = replies.iter().map(|(_, arrived)| *arrived).min().unwrap_or_else(Instant::now);
-            let left = SEND_DEADLINE.saturating_sub(oldest.elapsed()).max(Duration::from_millis(200));
             metrics().send_batch_size.observe(requests.len() as f64);
-            match self.call(&requests, left).await {
+            match self.call(&requests, deadline).await {
                 Ok((outcomes, updates)) => {
                     let done = Instant::now();
                     let answers = replies
@@ -196,19 +201,23 @@ impl<R: Send + 'static> Batcher<R> {
         held.into_inner()
     }
 
-    async fn call(&self, requests: &[SendRequest], left: Duration) -> Result<(Vec<Outcome>, Vec<Update>), CallError> {
+    async fn call(
+        &self,
+        requests: &[SendRequest],
+        deadline: Instant,
+    ) -> Result<(Vec<Outcome>, Vec<Update>), CallError> {
         // Planted: sockets or senders hear of it before the commit.
         if saboteur::plants(Bug::PublishBeforeCommit) || saboteur::plants(Bug::AckBeforeCommit) {
             let ran = self.run_ahead(requests).await;
             return ran.map_err(|error| CallError::Unavailable(error.to_string()));
         }
-        let mut connection = match tokio::time::timeout(left, self.pool.acquire()).await {
+        let mut connection = match tokio::time::timeout_at(deadline.into(), self.pool.acquire()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(CallError::Unavailable(error.to_string())),
             Err(_) => return Err(CallError::Unavailable("no connection in time".into())),
         };
         metrics().statements.with_label_values(&["send"]).inc();
-        match tokio::time::timeout(left, append(&mut connection, requests)).await {
+        match tokio::time::timeout_at(deadline.into(), append(&mut connection, requests)).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(error @ sqlx::Error::Database(_))) if !is_unavailable(&error) => {
                 Err(CallError::Refused(error.to_string()))

@@ -1,4 +1,5 @@
-//! Reading the log: pages of streams as ready updates, heads, and the snapshot poll that misses no late committer.
+//! Reading the log: pages of streams as ready updates, heads, and the snapshot poll that misses no late committer and
+//! reads nothing twice.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,12 +20,26 @@ use crate::updates::{StreamId, Update, UpdateKind};
 
 /// Most updates of one page of one stream.
 pub const PAGE_UPDATES: i64 = 1000;
+/// About the most bytes of one page of one stream: what may wait for one socket.
+pub const PAGE_BYTES: i64 = 64 << 10;
+
+/// How far a poll came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollState {
+    /// Up to the present.
+    Whole,
+    /// There is more: to be called again at once.
+    More,
+    /// This database has not written what the position knows: it is another one, or an older state of it.
+    Lost,
+}
 
 /// What moved since the poll before.
 #[derive(Debug)]
 pub struct Poll {
     /// To be given to the next poll.
-    pub snapshot: String,
+    pub position: String,
+    pub state: PollState,
     /// Streams with newly visible rows, and the highest seq among these.
     pub moved: Vec<(StreamId, u64)>,
 }
@@ -40,30 +55,44 @@ pub struct VisibleUpdates {
     pub epoch: String,
 }
 
+/// Columns of a row of the log; what a reader adds comes behind them.
+const LOG_COLUMNS: usize = 24;
+
 macro_rules! select_log {
     ($call:literal) => {
+        select_log!($call, "")
+    };
+    ($call:literal, $more:literal) => {
         concat!(
             "SELECT thread_id, seq, kind, actor_id, no, at, data, message_id, message_gone, sender_id, content, media_url, ",
             "media_type, type, reply_to_id, mentions, nonce, is_edited, is_deleted, is_pinned, rev, sent_at, edited_at, ",
-            "deleted_at FROM engine.",
+            "deleted_at",
+            $more,
+            " FROM engine.",
             $call
         )
     };
 }
 
-/// For each (thread, since) the updates after `since`, at most `limit` each, in the order asked. Visibility is the
-/// caller's: it asks only within stays it has checked.
+/// For each (thread, since) the updates after `since`, at most `limit` and about [`PAGE_BYTES`] each but one at least where
+/// there is one, in the order asked. Visibility is the caller's: it asks only within stays it has checked.
 ///
 /// # Errors
 /// `unavailable`.
 pub async fn thread_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Result<Vec<Vec<Update>>, Refusal> {
     let (ids, since): (Vec<Uuid>, Vec<i64>) = asked.iter().copied().unzip();
     let limit = limit.clamp(1, PAGE_UPDATES);
-    let statement = sqlx::query(select_log!("log_pages($1, $2, $3)")).bind(ids).bind(since).bind(limit as i32);
+    let statement = sqlx::query(select_log!("log_pages($1, $2, $3, $4)", ", ord"));
+    let statement = statement.bind(ids).bind(since).bind(limit as i32).bind(PAGE_BYTES);
     let rows = db::fetch(pool, "log_pages", statement).await?;
-    let updates: Vec<Update> =
-        rows.iter().map(log_row).collect::<Result<_, _>>().map_err(|error| db::refusal("log_pages", &error))?;
-    Ok(split(asked, updates, limit as usize))
+    let read = || {
+        let mut pages = Pages::of(asked.len());
+        for row in &rows {
+            pages.add(row.try_get(LOG_COLUMNS)?, log_row(row)?);
+        }
+        Ok(pages.0)
+    };
+    read().map_err(|error| db::refusal("log_pages", &error))
 }
 
 /// For each (profile, since) the updates of the user stream after `since`, at most `limit` each, in the order asked.
@@ -73,7 +102,7 @@ pub async fn thread_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> R
 pub async fn user_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Result<Vec<Vec<Update>>, Refusal> {
     let (ids, since): (Vec<Uuid>, Vec<i64>) = asked.iter().copied().unzip();
     let limit = limit.clamp(1, PAGE_UPDATES);
-    let statement = sqlx::query("SELECT profile_id, seq, kind, at, data FROM engine.user_pages($1, $2, $3)")
+    let statement = sqlx::query("SELECT profile_id, seq, kind, at, data, ord FROM engine.user_pages($1, $2, $3)")
         .bind(ids)
         .bind(since)
         .bind(limit as i32);
@@ -83,24 +112,24 @@ pub async fn user_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Res
         let one = || {
             let at: DateTime<Utc> = row.try_get(3)?;
             let Json(data): Json<UserData> = row.try_get(4)?;
-            Ok((row.try_get::<Uuid, _>(0)?, row.try_get::<i64, _>(1)? as u64, kind_of(row.try_get(2)?)?, at, data))
+            let seq = row.try_get::<i64, _>(1)? as u64;
+            Ok((row.try_get::<i32, _>(5)?, row.try_get::<Uuid, _>(0)?, seq, kind_of(row.try_get(2)?)?, at, data))
         };
         parsed.push(one().map_err(|error| db::refusal("user_pages", &error))?);
     }
     // The present state of every thread named, read once.
     let pairs: HashSet<(Uuid, Uuid)> = parsed
         .iter()
-        .filter(|(_, _, kind, ..)| *kind != UpdateKind::ThreadRemoved)
-        .map(|(profile, _, _, _, data)| (*profile, data.thread_id))
+        .filter(|(_, _, _, kind, ..)| *kind != UpdateKind::ThreadRemoved)
+        .map(|(_, profile, _, _, _, data)| (*profile, data.thread_id))
         .collect();
     let found = present(pool, &pairs.into_iter().collect::<Vec<_>>()).await?;
-    let updates = parsed
-        .into_iter()
-        .map(|(profile, seq, kind, at, data)| {
-            user_update(profile, seq, kind, Timestamp(at), &data, found.get(&(profile, data.thread_id)))
-        })
-        .collect();
-    Ok(split(asked, updates, limit as usize))
+    let mut pages = Pages::of(asked.len());
+    for (ord, profile, seq, kind, at, data) in parsed {
+        let membership = found.get(&(profile, data.thread_id));
+        pages.add(ord, user_update(profile, seq, kind, Timestamp(at), &data, membership));
+    }
+    Ok(pages.0)
 }
 
 /// Memberships by pair; no call where there is nothing to ask.
@@ -115,27 +144,21 @@ pub(super) async fn present(
     Ok(found.into_iter().map(|membership| ((membership.profile_id, membership.thread.row.id), membership)).collect())
 }
 
-/// Updates in the order asked, cut into pages. A stream may be asked several times: within one snapshot a page that is not
-/// full goes on to the head, so the next update in order belongs to it, and after a full page to the next ask.
-fn split(asked: &[(Uuid, i64)], updates: Vec<Update>, limit: usize) -> Vec<Vec<Update>> {
-    let mut pages: Vec<Vec<Update>> = asked.iter().map(|_| Vec::new()).collect();
-    let mut place = 0;
-    for update in updates {
-        let goes_on = pages.get(place).is_some_and(|page: &Vec<Update>| {
-            page.len() < limit && page.last().is_some_and(|last| last.stream == update.stream && last.seq < update.seq)
-        });
-        if !goes_on {
-            // The log has no holes: a page begins right after its position; an ask at the head has none.
-            let from = place + usize::from(pages.get(place).is_some_and(|page| !page.is_empty()));
-            let is_asked = |(id, since): &(Uuid, i64)| *id == update.stream.uuid() && *since as u64 + 1 == update.seq;
-            let Some(step) = asked.iter().skip(from).position(is_asked) else { continue };
-            place = from + step;
-        }
-        if let Some(page) = pages.get_mut(place) {
+/// One page an ask, filled by the number of the ask.
+struct Pages(Vec<Vec<Update>>);
+
+impl Pages {
+    fn of(asks: usize) -> Self {
+        Self((0..asks).map(|_| Vec::new()).collect())
+    }
+
+    /// `ord` counts from 1.
+    fn add(&mut self, ord: i32, update: Update) {
+        let page = usize::try_from(ord).ok().and_then(|ord| self.0.get_mut(ord.checked_sub(1)?));
+        if let Some(page) = page {
             page.push(update);
         }
     }
-    pages
 }
 
 /// Committed heads. Streams that do not exist are left out; a user stream without updates is one of these.
@@ -153,23 +176,28 @@ pub async fn heads(pool: &PgPool, threads: &[Uuid], profiles: &[Uuid]) -> Result
         .map_err(|error| db::refusal("heads", &error))
 }
 
-/// Streams with rows that became visible since `previous` was taken, however late their transactions committed. The
-/// first poll, without `previous`, only takes a snapshot.
+/// Streams with rows that became visible since `position`, however late their transactions committed; about `rows` rows
+/// are read at most. The first poll, without a position, only takes one.
 ///
 /// # Errors
 /// `unavailable`.
-pub async fn poll(pool: &PgPool, previous: Option<String>) -> Result<Poll, Refusal> {
-    let statement = sqlx::query("SELECT snapshot, stream, is_user, seq FROM engine.poll($1)").bind(previous);
+pub async fn poll(pool: &PgPool, position: Option<String>, rows: i32) -> Result<Poll, Refusal> {
+    let statement =
+        sqlx::query("SELECT pos, state, stream, is_user, seq FROM engine.poll($1, $2)").bind(position).bind(rows);
     let rows = db::fetch(pool, "poll", statement).await?;
     let parse = || {
-        let mut poll = Poll { snapshot: String::new(), moved: Vec::with_capacity(rows.len().saturating_sub(1)) };
-        for row in &rows {
-            match row.try_get::<Option<Uuid>, _>(1)? {
-                None => poll.snapshot = row.try_get(0)?,
-                Some(id) => poll.moved.push((stream_id(id, row.try_get(2)?), row.try_get::<i64, _>(3)? as u64)),
-            }
-        }
-        Ok(poll)
+        let (first, rest) = rows.split_first().ok_or(sqlx::Error::RowNotFound)?;
+        let state = match first.try_get(1)? {
+            "whole" => PollState::Whole,
+            "more" => PollState::More,
+            "lost" => PollState::Lost,
+            other => return Err(db::unknown("state", other)),
+        };
+        let moved = rest
+            .iter()
+            .map(|row| Ok((stream_id(row.try_get(2)?, row.try_get(3)?), row.try_get::<i64, _>(4)? as u64)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        Ok(Poll { position: first.try_get(0)?, state, moved })
     };
     parse().map_err(|error| db::refusal("poll", &error))
 }
@@ -210,41 +238,4 @@ pub async fn visible_updates(
 
 fn stream_id(id: Uuid, is_user: bool) -> StreamId {
     if is_user { StreamId::User(id) } else { StreamId::Thread(id) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::split;
-    use crate::updates::{StreamId, Touch, Update, UpdateKind};
-    use bytes::Bytes;
-    use uuid::Uuid;
-
-    const LIMIT: usize = 5;
-
-    fn at(id: Uuid, seq: u64) -> Update {
-        let kind = UpdateKind::MessageCreated;
-        Update { stream: StreamId::Thread(id), seq, kind, touch: Touch::None, frame: Bytes::new() }
-    }
-
-    #[test]
-    fn every_ask_gets_its_own_page_however_often_a_stream_is_asked() {
-        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let head = |id| if id == a { 24 } else { 7 };
-        // All pairs of positions in one stream and some third ones, another stream before, between and after.
-        for first in 0..=24 {
-            for second in 0..=24 {
-                for third in (0..=24).step_by(3) {
-                    let asked = [(b, 3), (a, first), (a, second), (b, 6), (a, third), (b, 7)];
-                    let pages: Vec<Vec<u64>> =
-                        asked.iter().map(|(id, since)| (*since as u64 + 1..=head(*id)).take(LIMIT).collect()).collect();
-                    let rows =
-                        asked.iter().zip(&pages).flat_map(|((id, _), page)| page.iter().map(|seq| at(*id, *seq)));
-                    let cut = split(&asked, rows.collect(), LIMIT);
-                    let seqs: Vec<Vec<u64>> =
-                        cut.iter().map(|page| page.iter().map(|update| update.seq).collect()).collect();
-                    assert_eq!(seqs, pages, "{first} {second} {third}");
-                }
-            }
-        }
-    }
 }

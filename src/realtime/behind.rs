@@ -146,8 +146,14 @@ impl Worker {
         };
         let updates = match result {
             Ok(updates) if !updates.is_empty() => updates,
+            // Behind the session's other streams, which may have no trouble.
+            Err(refusal) if refusal.code == ErrorCode::Internal => {
+                behind.plan.snapshot = true;
+                catch_up.queue.push_back(behind);
+                return self.pump(slot, session);
+            }
             _ => {
-                catch_up.queue.push_front(behind);
+                catch_up.queue.push_back(behind);
                 catch_up.retry_at_ms = now_ms + RETRY_MS;
                 return;
             }
@@ -234,7 +240,7 @@ impl Worker {
                 self.forget_behind(stream);
             }
             Err(_) => {
-                catch_up.queue.push_front(behind);
+                catch_up.queue.push_back(behind);
                 catch_up.retry_at_ms = now_ms + RETRY_MS;
                 return;
             }

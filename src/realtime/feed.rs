@@ -11,8 +11,9 @@ use crate::updates::Update;
 pub const RING_UPDATES: usize = 256;
 /// Bytes of frames in one ring.
 pub const RING_BYTES: usize = 64 << 10;
-/// Updates that may wait behind a hole; more are dropped, the log has them.
+/// Updates that may wait behind a hole, and their bytes; more are dropped, the log has them.
 pub const EARLY_UPDATES: usize = 256;
+pub const EARLY_BYTES: usize = 64 << 10;
 
 /// One stream as this node knows it.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Feed {
     /// Highest seq known to be committed.
     known: u64,
     early: BTreeMap<u64, Update>,
+    early_bytes: usize,
     ring: VecDeque<Update>,
     ring_bytes: usize,
 }
@@ -38,7 +40,7 @@ pub enum Attach {
 impl Feed {
     /// A feed whose updates up to `head` are committed and of no more interest.
     pub fn new(head: u64) -> Self {
-        Self { head, known: head, early: BTreeMap::new(), ring: VecDeque::new(), ring_bytes: 0 }
+        Self { head, known: head, early: BTreeMap::new(), early_bytes: 0, ring: VecDeque::new(), ring_bytes: 0 }
     }
 
     pub fn head(&self) -> u64 {
@@ -52,8 +54,11 @@ impl Feed {
         }
         self.known = self.known.max(update.seq);
         if update.seq > self.head + 1 {
-            if self.early.len() < EARLY_UPDATES {
-                self.early.entry(update.seq).or_insert(update);
+            let bytes = update.frame.len();
+            let fits = self.early.len() < EARLY_UPDATES && self.early_bytes + bytes <= EARLY_BYTES;
+            if fits && !self.early.contains_key(&update.seq) {
+                self.early_bytes += bytes;
+                self.early.insert(update.seq, update);
             }
             return;
         }
@@ -63,6 +68,7 @@ impl Feed {
                 break;
             }
             let next = entry.remove();
+            self.early_bytes -= next.frame.len();
             if next.seq == self.head + 1 {
                 self.deliver(next, ready);
             }
@@ -84,8 +90,19 @@ impl Feed {
         self.head = self.head.max(head);
         self.known = self.known.max(head);
         self.early = self.early.split_off(&(self.head + 1));
+        self.early_bytes = self.early.values().map(|update| update.frame.len()).sum();
         self.ring.clear();
         self.ring_bytes = 0;
+    }
+
+    /// The log ends at `head`, read after `known` was told: what was announced beyond it does not exist. Nothing is taken
+    /// back where more was told meanwhile.
+    pub fn correct(&mut self, known: u64, head: u64) {
+        if self.known == known && head < known {
+            self.known = head.max(self.head);
+            self.early.clear();
+            self.early_bytes = 0;
+        }
     }
 
     /// Attaches at a position. A position above the head (committed, but not here yet) is live from itself on.
@@ -103,14 +120,18 @@ impl Feed {
         }
     }
 
-    /// Frees the ring's memory; what it held is in the log. Returns the bytes freed.
+    /// Frees the memory of the ring and of what waits behind a hole; it is in the log. Returns the bytes freed.
     pub fn forget(&mut self) -> usize {
+        let freed = self.held_bytes();
         self.ring = VecDeque::new();
-        std::mem::take(&mut self.ring_bytes)
+        self.early = BTreeMap::new();
+        (self.ring_bytes, self.early_bytes) = (0, 0);
+        freed
     }
 
-    pub fn ring_bytes(&self) -> usize {
-        self.ring_bytes
+    /// Bytes of frames held here.
+    pub fn held_bytes(&self) -> usize {
+        self.ring_bytes + self.early_bytes
     }
 
     fn deliver(&mut self, update: Update, ready: &mut Vec<Update>) {
@@ -128,7 +149,7 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attach, Feed, RING_UPDATES};
+    use super::{Attach, EARLY_BYTES, Feed, RING_UPDATES};
     use crate::updates::{StreamId, Touch, Update, UpdateKind};
     use bytes::Bytes;
     use uuid::Uuid;
@@ -189,6 +210,28 @@ mod tests {
         assert_eq!(feed.hole(), Some((13, 20)));
         feed.jump(20);
         assert_eq!((feed.hole(), feed.head()), (None, 20));
+    }
+
+    #[test]
+    fn what_waits_behind_a_hole_is_bounded_in_bytes_and_may_turn_out_not_to_exist() {
+        let mut feed = Feed::new(10);
+        let mut ready = Vec::new();
+        for seq in 12..12 + 200 {
+            feed.take(Update { frame: Bytes::from(vec![0; 16 << 10]), ..update(seq) }, &mut ready);
+        }
+        assert_eq!((feed.held_bytes(), feed.hole()), (EARLY_BYTES, Some((10, 211))));
+        feed.take(update(11), &mut ready);
+        assert_eq!(seqs(&ready), [11, 12, 13, 14, 15]);
+        assert_eq!(feed.hole(), Some((15, 211)));
+        feed.take(update(250), &mut ready);
+        feed.correct(211, 15);
+        assert_eq!(feed.hole(), Some((15, 250)), "more was told meanwhile");
+        feed.correct(250, 15);
+        assert_eq!(feed.hole(), None);
+        ready.clear();
+        feed.take(update(16), &mut ready);
+        assert_eq!(seqs(&ready), [16]);
+        assert_eq!(feed.forget(), feed.ring.len() * 100 + 4 * (16 << 10) + 2 * 100);
     }
 
     #[test]

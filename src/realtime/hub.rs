@@ -19,7 +19,7 @@ use crate::updates::{StreamId, Update};
 
 /// Locks over the feeds of a node.
 const LOCKS: usize = 64;
-/// Bytes that all rings of a node may hold; above it rings are forgotten as they are touched.
+/// Bytes that all feeds of a node may hold; above it they are forgotten as they are touched.
 pub const RINGS_BYTES: usize = 256 << 20;
 
 struct Entry {
@@ -86,7 +86,7 @@ impl Hub {
             rest = later;
             let mut shard = self.shard(stream);
             let Some(entry) = shard.get_mut(&stream) else { continue };
-            let before = entry.feed.ring_bytes();
+            let before = entry.feed.held_bytes();
             for update in same {
                 entry.feed.take(update.clone(), &mut ready);
             }
@@ -135,7 +135,7 @@ impl Hub {
         let Some(entry) = shard.get_mut(&stream) else { return };
         entry.interest &= !(1 << worker);
         if entry.interest == 0 {
-            self.ring_bytes.fetch_sub(entry.feed.ring_bytes(), Ordering::Relaxed);
+            self.ring_bytes.fetch_sub(entry.feed.held_bytes(), Ordering::Relaxed);
             shard.remove(&stream);
         }
     }
@@ -156,7 +156,7 @@ impl Hub {
     pub fn jump(&self, stream: StreamId, head: u64) {
         let mut shard = self.shard(stream);
         let Some(entry) = shard.get_mut(&stream) else { return };
-        let before = entry.feed.ring_bytes();
+        let before = entry.feed.held_bytes();
         entry.feed.jump(head);
         self.account(before, entry);
         for inbox in interested(self.inboxes(), entry.interest) {
@@ -170,6 +170,20 @@ impl Hub {
             lock(shard).clear();
         }
         self.ring_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// The log ends at `head`; a hole up to `known` was announced by mistake.
+    pub fn correct(&self, stream: StreamId, known: u64, head: u64) {
+        let mut shard = self.shard(stream);
+        let Some(entry) = shard.get_mut(&stream) else { return };
+        let before = entry.feed.held_bytes();
+        entry.feed.correct(known, head);
+        self.account(before, entry);
+    }
+
+    /// Every stream that has a feed here.
+    pub fn streams(&self) -> Vec<StreamId> {
+        self.shards.iter().flat_map(|shard| lock(shard).keys().copied().collect::<Vec<_>>()).collect()
     }
 
     /// The head of a stream's feed.
@@ -196,7 +210,7 @@ impl Hub {
     }
 
     fn account(&self, before: usize, entry: &mut Entry) {
-        let after = entry.feed.ring_bytes();
+        let after = entry.feed.held_bytes();
         let total = if after >= before {
             self.ring_bytes.fetch_add(after - before, Ordering::Relaxed) + (after - before)
         } else {

@@ -10,11 +10,13 @@ pub mod catch_up;
 pub mod commands;
 pub mod delivery;
 pub mod feed;
+mod fill;
 pub mod hub;
 pub mod inbox;
 pub mod node;
 pub mod outbox;
 pub mod plan;
+mod poll;
 pub mod reader;
 pub mod registry;
 pub mod repair;
@@ -40,19 +42,34 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Reads of the log: holes, catch-up pages, heads, the snapshot poll.
 pub trait LogReader: Send + Sync + 'static {
-    /// Up to `limit` updates after each position, in order; one list an ask, in the order of the asks.
+    /// Up to `limit` updates after each position, in order; one list an ask, in the order of the asks. A list is bounded in
+    /// bytes too, and holds one update at least where there is one.
     fn pages<'a>(&'a self, asks: &'a [(StreamId, u64)], limit: u32) -> Later<'a, Result<Vec<Vec<Update>>, Refusal>>;
     /// Committed heads; streams that do not exist are left out.
     fn heads<'a>(&'a self, streams: &'a [StreamId]) -> Later<'a, Result<Vec<(StreamId, u64)>, Refusal>>;
-    /// Streams that moved since `previous` was taken, and the snapshot for the next call.
-    fn poll(&self, previous: Option<String>) -> Later<'_, Result<Polled, Refusal>>;
+    /// Streams that moved since `position` was taken, and the position for the next call. Without one only a position is
+    /// taken. About `rows` rows are read at most.
+    fn poll(&self, position: Option<String>, rows: u32) -> Later<'_, Result<Polled, Refusal>>;
 }
 
 /// What one snapshot poll saw.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Polled {
-    pub snapshot: String,
+    /// Opaque here.
+    pub position: String,
     pub moved: Vec<(StreamId, u64)>,
+    pub came: PolledTo,
+}
+
+/// How far a poll came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolledTo {
+    /// All that is committed was seen.
+    Present,
+    /// There is more to read at once.
+    Part,
+    /// The database is not the one the position was taken in, or an older state of it.
+    Nowhere,
 }
 
 /// Who a socket speaks for.

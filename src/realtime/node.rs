@@ -197,6 +197,11 @@ impl Node {
         self.repairs.last_poll(self.started).map(|at| at.elapsed())
     }
 
+    /// Whether holes of its feeds have been waiting for the log for too long.
+    pub fn is_late(&self) -> bool {
+        self.repairs.is_late()
+    }
+
     /// Closes every socket with `code` and ends the workers after the close frames had a moment to leave.
     pub async fn stop(&self, code: CloseCode) {
         for inbox in self.shared.hub.inboxes() {

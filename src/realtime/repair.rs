@@ -1,5 +1,5 @@
-//! What keeps feeds whole when hints are lost: holes are read from the log once per node, heads of fresh feeds are looked
-//! up, and the snapshot poll finds whatever nobody announced.
+//! What keeps feeds whole when hints are lost, as notes: which feeds have holes, which are fresh, when to poll. Who works
+//! on them: `fill` and `poll`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,35 +8,38 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::LogReader;
 use super::hub::Hub;
-use crate::courier::{Courier, Health};
+use super::{LogReader, fill, poll};
+use crate::courier::Courier;
 use crate::saboteur::{self, Bug};
 use crate::telemetry::metrics;
 use crate::updates::StreamId;
 
 /// How long a hole may fill by itself.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Updates in one read of a hole; a wider one is jumped over.
-const HOLE_UPDATES: u32 = 500;
-/// Streams in one read.
-const STREAMS: usize = 256;
 /// Heads looked up in one read.
-const HEADS: usize = 2000;
-/// How long fresh feeds gather for one look-up of their heads while some were just looked up.
-const GATHER: Duration = Duration::from_millis(5);
-/// Pause after a failed read.
-const RETRY: Duration = Duration::from_millis(200);
-/// Between polls while the courier is healthy, and while it is not.
-const POLL: Duration = Duration::from_secs(5);
-const FAST_POLL: Duration = Duration::from_millis(250);
+pub(super) const HEADS: usize = 2000;
+/// A hole of this age is late, and so many late ones of streams that have trouble of their own are no longer theirs alone.
+const LATE: Duration = Duration::from_secs(5);
+const LATE_ALONE: usize = 3;
+
+/// A hole that was noted.
+struct Hole {
+    noted: Instant,
+    due: Instant,
+    /// Reads of it alone that failed; `None`: it is read with others.
+    alone: Option<u32>,
+    is_being_read: bool,
+}
 
 /// Work for the repairer, noted by whoever meets it.
 #[derive(Default)]
 pub struct Repairs {
-    holes: Mutex<HashMap<StreamId, Instant>>,
+    holes: Mutex<HashMap<StreamId, Hole>>,
     fresh: Mutex<HashSet<StreamId>>,
-    wake: Notify,
+    pub(super) wake: Notify,
+    pub(super) wake_alone: Notify,
+    pub(super) wake_fresh: Notify,
     poll_now: Notify,
     /// Milliseconds since `started` of the last successful poll; 0: none yet.
     polled_at_ms: AtomicU64,
@@ -46,17 +49,23 @@ impl Repairs {
     /// A feed has a hole: it is read when it is still there after a moment.
     pub fn hole(&self, stream: StreamId) {
         let mut holes = lock(&self.holes);
-        if holes.is_empty() {
+        let now = Instant::now();
+        let mut is_new = false;
+        holes.entry(stream).or_insert_with(|| {
+            is_new = true;
+            Hole { noted: now, due: now + PATIENCE, alone: None, is_being_read: false }
+        });
+        if is_new {
+            metrics().feed_holes.inc();
             self.wake.notify_one();
         }
-        holes.entry(stream).or_insert_with(|| Instant::now() + PATIENCE);
     }
 
     /// A feed was just made: its head is looked up once more.
     pub fn fresh(&self, stream: StreamId) {
         let mut fresh = lock(&self.fresh);
         if fresh.is_empty() {
-            self.wake.notify_one();
+            self.wake_fresh.notify_one();
         }
         fresh.insert(stream);
     }
@@ -64,6 +73,14 @@ impl Repairs {
     /// Hints may have been lost: poll at once.
     pub fn poll_now(&self) {
         self.poll_now.notify_one();
+    }
+
+    pub(super) async fn asked_to_poll(&self) {
+        self.poll_now.notified().await;
+    }
+
+    pub(super) fn note_poll(&self, started: Instant) {
+        self.polled_at_ms.store(started.elapsed().as_millis().max(1) as u64, Ordering::Relaxed);
     }
 
     /// When the last successful poll was, on the clock of `started`.
@@ -74,19 +91,59 @@ impl Repairs {
         }
     }
 
-    fn due(&self) -> (Vec<StreamId>, Option<Duration>) {
-        let now = Instant::now();
-        let mut holes = lock(&self.holes);
-        let due: Vec<StreamId> =
-            holes.iter().filter(|(_, at)| **at <= now).map(|(stream, _)| *stream).take(STREAMS).collect();
-        for stream in &due {
-            holes.remove(stream);
-        }
-        let next = holes.values().min().map(|at| at.saturating_duration_since(now));
-        (due, next)
+    /// Whether this node is late with what is committed. The trouble of single streams is not the node's.
+    pub fn is_late(&self) -> bool {
+        let holes = lock(&self.holes);
+        let mut alone = 0;
+        let late = holes.values().filter(|hole| hole.noted.elapsed() > LATE);
+        late.map(|hole| hole.alone).any(|tries| {
+            alone += usize::from(tries.is_some());
+            tries.is_none() || alone > LATE_ALONE
+        })
     }
 
-    fn take_fresh(&self) -> Vec<StreamId> {
+    /// Holes to read now, at most `most`, and how long until the next is due. They stay noted until [`Self::again`] or [`Self::closed`].
+    pub(super) fn take(&self, is_alone: bool, most: usize) -> (Vec<(StreamId, u32)>, Option<Duration>) {
+        let now = Instant::now();
+        let mut holes = lock(&self.holes);
+        let mut due = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (stream, hole) in
+            holes.iter_mut().filter(|(_, hole)| hole.alone.is_some() == is_alone && !hole.is_being_read)
+        {
+            if hole.due <= now && due.len() < most {
+                hole.is_being_read = true;
+                due.push((*stream, hole.alone.unwrap_or_default()));
+            } else {
+                next = Some(next.map_or(hole.due, |at| at.min(hole.due)));
+            }
+        }
+        (due, next.map(|at| at.saturating_duration_since(now)))
+    }
+
+    /// A read of a hole ended and it is to be read again after a while; `alone`: by itself, after so many failures.
+    pub(super) fn again(&self, stream: StreamId, pause: Duration, alone: Option<u32>) {
+        if let Some(hole) = lock(&self.holes).get_mut(&stream) {
+            hole.due = Instant::now() + pause;
+            hole.alone = alone;
+            hole.is_being_read = false;
+        }
+        let wake = if alone.is_some() { &self.wake_alone } else { &self.wake };
+        wake.notify_one();
+    }
+
+    /// A hole is closed.
+    pub(super) fn closed(&self, hub: &Hub, stream: StreamId) {
+        if lock(&self.holes).remove(&stream).is_some() {
+            metrics().feed_holes.dec();
+        }
+        // One that was met while this was being read was not noted.
+        if hub.hole(stream).is_some() {
+            self.hole(stream);
+        }
+    }
+
+    pub(super) fn take_fresh(&self) -> Vec<StreamId> {
         let mut fresh = lock(&self.fresh);
         let taken: Vec<StreamId> = fresh.iter().copied().take(HEADS).collect();
         for stream in &taken {
@@ -104,93 +161,10 @@ pub fn spawn(
     courier: Arc<dyn Courier>,
     started: Instant,
 ) {
-    tokio::spawn(fill(hub.clone(), repairs.clone(), log.clone()));
+    fill::spawn(hub.clone(), repairs.clone(), log.clone());
     // Planted: what a lost connection kept from this node is never looked for.
     if !saboteur::plants(Bug::IgnoreDisconnect) {
-        tokio::spawn(poll(hub, repairs, log, courier, started));
-    }
-}
-
-async fn fill(hub: Arc<Hub>, repairs: Arc<Repairs>, log: Arc<dyn LogReader>) {
-    loop {
-        let fresh = repairs.take_fresh();
-        if !fresh.is_empty() {
-            match log.heads(&fresh).await {
-                Ok(heads) => {
-                    heads.into_iter().for_each(|(stream, head)| hub.know(stream, head));
-                    tokio::time::sleep(GATHER).await;
-                }
-                Err(_) => {
-                    fresh.into_iter().for_each(|stream| repairs.fresh(stream));
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
-        let (due, next) = repairs.due();
-        if !due.is_empty() {
-            if !read_holes(&hub, log.as_ref(), &due).await {
-                due.into_iter().for_each(|stream| repairs.hole(stream));
-                tokio::time::sleep(RETRY).await;
-            }
-            continue;
-        }
-        let wait = next.unwrap_or(Duration::from_secs(3600));
-        let _ = tokio::time::timeout(wait.max(Duration::from_millis(1)), repairs.wake.notified()).await;
-    }
-}
-
-/// Reads what is missing in each stream; false when the log could not be read.
-async fn read_holes(hub: &Hub, log: &dyn LogReader, due: &[StreamId]) -> bool {
-    let mut asks = Vec::new();
-    for stream in due {
-        match hub.hole(*stream) {
-            Some((head, known)) if known - head > u64::from(HOLE_UPDATES) => {
-                // The head known from the database is committed, and so is everything up to it.
-                hub.jump(*stream, known);
-            }
-            Some((head, _)) => asks.push((*stream, head)),
-            None => {}
-        }
-    }
-    if asks.is_empty() {
-        return true;
-    }
-    metrics().feed_repairs.inc_by(asks.len() as u64);
-    match log.pages(&asks, HOLE_UPDATES).await {
-        Ok(pages) => {
-            pages.iter().for_each(|page| hub.ingest(page));
-            // Whatever is still missing (a hint may run ahead of a replica, never of the primary) is noted again.
-            asks.iter().filter(|(stream, _)| hub.hole(*stream).is_some()).for_each(|(stream, _)| {
-                hub.know(*stream, 0);
-            });
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-async fn poll(
-    hub: Arc<Hub>,
-    repairs: Arc<Repairs>,
-    log: Arc<dyn LogReader>,
-    courier: Arc<dyn Courier>,
-    started: Instant,
-) {
-    let mut snapshot: Option<String> = None;
-    loop {
-        let read = log.poll(snapshot.clone()).await;
-        metrics().polls.inc();
-        let pause = match read {
-            Ok(polled) => {
-                polled.moved.into_iter().for_each(|(stream, seq)| hub.know(stream, seq));
-                snapshot = Some(polled.snapshot);
-                let at_ms = started.elapsed().as_millis().max(1) as u64;
-                repairs.polled_at_ms.store(at_ms, Ordering::Relaxed);
-                if courier.health() == Health::Healthy { POLL } else { FAST_POLL }
-            }
-            Err(_) => FAST_POLL,
-        };
-        let _ = tokio::time::timeout(pause, repairs.poll_now.notified()).await;
+        tokio::spawn(poll::run(hub, repairs, log, courier, started));
     }
 }
 

@@ -16,6 +16,7 @@ use crate::identity::{self, Identity};
 use crate::limits::RateLimiter;
 use crate::messaging::batcher::{Batcher, CommitSink, Hold};
 use crate::messaging::history::{self, Range};
+use crate::messaging::log::PollState;
 use crate::messaging::send::{Outcome, SendChecker, SendRequest};
 use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
@@ -23,7 +24,9 @@ use crate::protocol::types::{SendBody, ThreadRow};
 use crate::protocol::{frame, json, reply};
 use crate::realtime::hub::Hub;
 use crate::realtime::inbox::{SessionAddr, ToWorker};
-use crate::realtime::{Access, Backend, CommandName, Credential, Later, LogReader, Polled, SocketReply, Welcome};
+use crate::realtime::{
+    Access, Backend, CommandName, Credential, Later, LogReader, Polled, PolledTo, SocketReply, Welcome,
+};
 use crate::updates::{StreamId, Update};
 
 /// Whom the answer to a send is for.
@@ -287,10 +290,15 @@ impl LogReader for Log {
         })
     }
 
-    fn poll(&self, previous: Option<String>) -> Later<'_, Result<Polled, Refusal>> {
+    fn poll(&self, position: Option<String>, rows: u32) -> Later<'_, Result<Polled, Refusal>> {
         Box::pin(async move {
-            let poll = log::poll(&self.pool, previous).await?;
-            Ok(Polled { snapshot: poll.snapshot, moved: poll.moved })
+            let poll = log::poll(&self.pool, position, rows as i32).await?;
+            let came = match poll.state {
+                PollState::Whole => PolledTo::Present,
+                PollState::More => PolledTo::Part,
+                PollState::Lost => PolledTo::Nowhere,
+            };
+            Ok(Polled { position: poll.position, moved: poll.moved, came })
         })
     }
 }

@@ -28,7 +28,7 @@ use crate::realtime::node::Node;
 use crate::realtime::{Backend, EngineOptions, LogReader};
 use crate::store::admission::{self, Refused, START_PATIENCE};
 use crate::store::safety::{self, SafetyState};
-use crate::store::{DbError, epoch, migrate, pools};
+use crate::store::{DbError, epoch, migrate, pools, restored};
 use crate::telemetry;
 use backend::{Announcer, Log, Product};
 use welcome::Welcomes;
@@ -93,6 +93,7 @@ pub async fn run(
     let send_pool = pools::connect(&services.database_url, &name, SEND_CONNECTIONS, &safety_state).map_err(setting)?;
     admission::admit(&services.database_url, START_PATIENCE).await?;
     let epoch = epoch::load(&pool).await.map_err(StartupError::failed)?;
+    renumber(&pool).await;
 
     let root = keys::parse_root_key(&services.secret_key)
         .ok_or_else(|| StartupError::Setting("HAUS_SECRET_KEY: 32 bytes in base64 are needed".into()))?;
@@ -257,6 +258,28 @@ async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
                 node.keep_epoch(&epoch.to_string());
             }
         }
+    }
+}
+
+/// Gives rows that a restore brought from another cluster a number of this one's past: the revocations at once, so that the
+/// first poll of them takes none for news, the logs in the background.
+async fn renumber(pool: &PgPool) {
+    match restored::renumber_some(pool).await {
+        Ok(0) => {}
+        Ok(some) => {
+            tracing::warn!(
+                rows = some,
+                "the database was restored from another cluster's dump: its rows are renumbered"
+            );
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                match restored::renumber(&pool).await {
+                    Ok(rows) => tracing::info!(rows, "renumbered"),
+                    Err(error) => tracing::warn!(%error, "renumbering ended early; haus epoch new goes on with it"),
+                }
+            });
+        }
+        Err(error) => tracing::warn!(%error, "whether the database was restored could not be seen"),
     }
 }
 

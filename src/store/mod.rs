@@ -7,6 +7,7 @@ pub mod epoch;
 pub mod error;
 pub mod migrate;
 pub mod pools;
+pub mod restored;
 pub mod safety;
 
 pub use error::{DbError, is_unavailable, with_deadline};

@@ -59,7 +59,8 @@ impl Cluster {
         Self::on(Database::on(postgres.port()).await, count, flags).await
     }
 
-    async fn on(database: Database, count: usize, flags: &[&str]) -> Self {
+    /// The same over a database that is there.
+    pub async fn on(database: Database, count: usize, flags: &[&str]) -> Self {
         let logs = Folder::new("logs").unwrap();
         let redis = (count > 1).then(|| Redis::start(logs.path()).unwrap());
         let pool: PgPool = database.app_pool(database.port);

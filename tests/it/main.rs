@@ -21,6 +21,8 @@ mod people;
 mod ports;
 mod protocol_doc;
 mod raw;
+mod repair;
+mod restored;
 mod rfc6455;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]

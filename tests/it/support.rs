@@ -62,6 +62,14 @@ impl Database {
         database
     }
 
+    /// One that is there already.
+    pub async fn existing(port: u16, name: &str) -> Self {
+        keep_logs();
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).username(OWNER);
+        let owner = PgPoolOptions::new().max_connections(2).connect_with(options.database(name)).await.unwrap();
+        Self { name: name.to_owned(), port, owner }
+    }
+
     /// Moves the schema with the product's own runner.
     pub async fn migrate(&self, target: Target) {
         let mut owner = self.owner.acquire().await.unwrap();

@@ -53,6 +53,7 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/poll.sql",
     "engine/refused.sql",
     "engine/remove_member.sql",
+    "engine/renumber.sql",
     "engine/thread_list.sql",
     "engine/user_pages.sql",
     "engine/uuid_of_ms.sql",
