@@ -46,7 +46,7 @@ BEGIN
         PERFORM setseed(0.5);
         v_began := clock_timestamp();
         FOR n IN 1..$PAGES LOOP
-            SELECT count(*) INTO v_rows FROM engine.history(v_member, v_thread, low + (random() * (high - low))::bigint, 50, 0, 0);
+            SELECT count(*) INTO v_rows FROM engine.history(v_member, v_thread, low + (random() * (high - low))::bigint, 50, 0, 0, 98304);
             IF v_rows <> 51 THEN
                 RAISE EXCEPTION 'a page of % rows', v_rows;
             END IF;

@@ -24,6 +24,11 @@ use crate::telemetry::metrics;
 /// The subprotocol served.
 const PROTOCOL: &str = "haus.v1";
 
+/// Bytes that the kernel holds for a socket until the peer has them (it keeps as much again for its own accounts). Left
+/// to itself it takes some megabytes for one that does not read, and a reader of 20 KB a second seems to take nothing for
+/// a minute, as the kernel says that there is room only when a third of that is gone.
+const SEND_BUFFER: usize = 64 << 10;
+
 /// What upgrades need besides the state of all routes.
 #[derive(Clone)]
 pub struct Sockets {
@@ -112,6 +117,9 @@ async fn take_over(on_upgrade: OnUpgrade) -> Result<(std::net::TcpStream, Vec<u8
     let upgraded = on_upgrade.await.map_err(|error| error.to_string())?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a TCP stream".to_owned())?;
     let stream = parts.io.into_inner().into_std().map_err(|error| error.to_string())?;
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
+        tracing::debug!(%error, "send buffer");
+    }
     Ok((stream, parts.read_buf.to_vec()))
 }
 

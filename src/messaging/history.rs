@@ -13,6 +13,7 @@ use super::members::{MEMBERS, member};
 use super::render_log::{media_type, message_type, time};
 use super::rows::{Membership, membership, people, select_from};
 use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::size::{PAGE_BYTES, fitting, fitting_threads, json_bytes};
 use crate::protocol::types::{Message, ThreadMember, ThreadRow};
 use crate::saboteur::{self, Bug, STALE_MS};
 
@@ -22,6 +23,8 @@ pub const PAGE_MESSAGES: i64 = 100;
 pub const SNAPSHOT_MESSAGES: i64 = 50;
 /// Members in `thread.open` and snapshots; the rest over REST.
 pub const OPEN_MEMBERS: i32 = 100;
+/// What these may take of [`PAGE_BYTES`]; the messages get what is left.
+pub const OPEN_MEMBERS_BYTES: usize = 32 << 10;
 /// Threads in the snapshot of a user stream and in the `auth` reply.
 pub const FIRST_THREADS: usize = 200;
 
@@ -42,7 +45,8 @@ pub enum Range {
 pub struct History {
     /// Ascending by `no`.
     pub messages: Vec<Message>,
-    /// More lies in the direction asked (`around`: on either side).
+    /// More lies in the direction asked (`around`: on either side). A page ends where `limit` messages are, or
+    /// [`PAGE_BYTES`]; at least one message is in it.
     pub has_more: bool,
     /// Position in the stream that the page is as of.
     pub seq: i64,
@@ -84,12 +88,13 @@ pub struct UserSnapshot {
     pub settings: serde_json::Value,
 }
 
-/// A page of history. `limit` is cut to 1…[`PAGE_MESSAGES`].
+/// A page of history, those nearest to where it begins. `limit` is cut to 1…[`PAGE_MESSAGES`].
 ///
 /// # Errors
 /// `not_found` for who never was a member; `unavailable`.
 pub async fn history(pool: &PgPool, actor: Uuid, thread: Uuid, range: Range, limit: i64) -> Result<History, Refusal> {
     let limit = limit.clamp(1, PAGE_MESSAGES);
+    let (Range::Before(anchor) | Range::After(anchor) | Range::Around(anchor)) = range;
     let (page, below, above) = match range {
         Range::Before(no) => (Page { actor, thread, before: no, below: limit + 1, after: 0, above: 0 }, limit, 0),
         Range::After(no) => (Page { actor, thread, before: 0, below: 0, after: no, above: limit + 1 }, 0, limit),
@@ -114,9 +119,24 @@ pub async fn history(pool: &PgPool, actor: Uuid, thread: Uuid, range: Range, lim
         let (lower, upper) = (split as i64, (messages.len() - split) as i64);
         messages.truncate(split + above.min(upper) as usize);
         messages.drain(..(lower - below).max(0) as usize);
-        Ok(Some(History { messages, has_more: lower > below || upper > above, seq: head.try_get(2)? }))
+        let is_cut = cut(&mut messages, anchor, PAGE_BYTES);
+        Ok(Some(History { messages, has_more: is_cut || lower > below || upper > above, seq: head.try_get(2)? }))
     };
     read().map_err(|error| db::refusal("history", &error))?.ok_or_else(not_found)
+}
+
+/// Keeps of `messages`, ascending, those nearest to `anchor` that fit into `bytes`; true where some did not.
+fn cut(messages: &mut Vec<Message>, anchor: i64, bytes: usize) -> bool {
+    let distance = |message: &Message| (message.no.abs_diff(anchor), message.no);
+    let mut nearest: Vec<&Message> = messages.iter().collect();
+    nearest.sort_unstable_by_key(|message| distance(message));
+    let count = fitting(nearest.iter().copied(), bytes);
+    if count == nearest.len() {
+        return false;
+    }
+    let beyond = distance(nearest[count]);
+    messages.retain(|message| distance(message) < beyond);
+    true
 }
 
 /// What a screen shows of a thread that is opened: its row, its newest messages and its first members, in one snapshot.
@@ -163,8 +183,10 @@ pub async fn user_snapshot(pool: &PgPool, profile: Uuid) -> Result<UserSnapshot,
         Some(row) => row.try_get(0).map_err(|error| db::refusal("user_snapshot", &error))?,
         None => json!({}),
     };
-    let more = person.threads.len() > FIRST_THREADS;
-    let threads: Vec<ThreadRow> = person.threads.into_iter().take(FIRST_THREADS).map(|thread| thread.row).collect();
+    let first = person.threads.iter().take(FIRST_THREADS).map(|thread| &thread.row);
+    let count = fitting_threads(first, PAGE_BYTES - json_bytes(&settings).min(PAGE_BYTES));
+    let more = person.threads.len() > count;
+    let threads: Vec<ThreadRow> = person.threads.into_iter().take(count).map(|thread| thread.row).collect();
     let next = threads.last().filter(|_| more).map(super::rows::cursor_after);
     Ok(UserSnapshot { seq: person.user_seq, threads, next, inbox: json!({"unseen": 0, "unread": 0}), settings })
 }
@@ -188,10 +210,6 @@ async fn read_whole(
         .await?;
     let own = rows.first().map(membership).transpose()?;
     let Some(Membership { thread: own, has_left: false, .. }) = own else { return Ok(None) };
-    let page = Page { actor, thread, before: i64::MAX, below: limit, after: 0, above: 0 };
-    let rows = page.statement().fetch_all(&mut *connection).await?;
-    let mut messages: Vec<Message> = rows.iter().skip(1).map(|row| message(row, thread)).collect::<Result<_, _>>()?;
-    messages.reverse();
     let rows = sqlx::query(MEMBERS)
         .bind(actor)
         .bind(thread)
@@ -199,7 +217,14 @@ async fn read_whole(
         .bind(OPEN_MEMBERS)
         .fetch_all(&mut *connection)
         .await?;
-    let members = rows.iter().map(member).collect::<Result<_, _>>()?;
+    let mut members: Vec<ThreadMember> = rows.iter().map(member).collect::<Result<_, _>>()?;
+    members.truncate(fitting(&members, OPEN_MEMBERS_BYTES));
+    let page = Page { actor, thread, before: i64::MAX, below: limit, after: 0, above: 0 };
+    let rows = page.statement().fetch_all(&mut *connection).await?;
+    let mut messages: Vec<Message> = rows.iter().skip(1).map(|row| message(row, thread)).collect::<Result<_, _>>()?;
+    messages.reverse();
+    let taken = json_bytes(&members) + json_bytes(&own.row);
+    cut(&mut messages, i64::MAX, PAGE_BYTES.saturating_sub(taken));
     let (seq, member_count) = (own.row.seq, own.row.member_count);
     Ok(Some(ThreadSnapshot { seq, thread: own.row, messages, members, member_count }))
 }
@@ -218,7 +243,7 @@ impl Page {
     fn statement(&self) -> db::Statement {
         sqlx::query(
             "SELECT id, no, seq, sender_id, content, media_url, media_type, type, reply_to_id, mentions, nonce, is_edited, \
-             is_deleted, is_pinned, rev, sent_at, edited_at FROM engine.history($1, $2, $3, $4, $5, $6)",
+             is_deleted, is_pinned, rev, sent_at, edited_at FROM engine.history($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(self.actor)
         .bind(self.thread)
@@ -226,6 +251,7 @@ impl Page {
         .bind(self.below as i32)
         .bind(self.after)
         .bind(self.above as i32)
+        .bind(PAGE_BYTES as i32)
     }
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::db;
 use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::size::{PAGE_BYTES, fitting_threads};
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::{Peer, ThreadRole, ThreadRow, ThreadType, UserRole, UserStatus};
 
@@ -124,10 +125,12 @@ pub async fn list(pool: &PgPool, profile: Uuid, cursor: Option<&str>, limit: i64
     page(&rows, limit as usize).map_err(|error| db::refusal("threads_list", &error))
 }
 
-/// Cuts rows to `limit` and makes the cursor of what follows.
+/// Cuts rows to `limit`, and to [`PAGE_BYTES`], and makes the cursor of what follows.
 pub(super) fn page(rows: &[PgRow], limit: usize) -> Result<ThreadPage, sqlx::Error> {
-    let threads: Vec<MemberThread> =
+    let mut threads: Vec<MemberThread> =
         rows.iter().take(limit).map(|row| Ok(membership(row)?.thread)).collect::<Result<_, sqlx::Error>>()?;
+    let limit = limit.min(fitting_threads(threads.iter().map(|thread| &thread.row), PAGE_BYTES));
+    threads.truncate(limit);
     let next = match (rows.len() > limit, rows.get(limit.saturating_sub(1))) {
         (true, Some(last)) => Some(encode_cursor(last.try_get(28)?, last.try_get(5)?)),
         _ => None,

@@ -6,6 +6,7 @@ pub mod codes;
 pub mod frame;
 pub mod json;
 pub mod reply;
+pub mod size;
 pub mod time;
 pub mod types;
 

@@ -9,19 +9,23 @@ use uuid::Uuid;
 use super::commands::parse;
 use super::inbox::{ResumeAnswer, SessionAddr, ToWorker};
 use super::node::Shared;
+use super::outbox::OUTBOX_BYTES;
 use super::plan::{self, Position, StreamPlan};
-use super::registry::Registered;
+use super::registry::Registration;
 use super::session::{Phase, Session};
 use super::worker::Worker;
 use super::{Access, Credential, Welcome};
 use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::size::fitting_threads;
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::ThreadRow;
 use crate::protocol::{CloseCode, reply};
 use crate::updates::StreamId;
 
-/// Threads in an `auth` reply; `threads.list` gives the rest.
+/// Threads in an `auth` reply, and fewer where they are large; `threads.list` gives the rest.
 pub const LISTED_THREADS: usize = 200;
+/// What else an `auth` reply says, at most, bytes.
+const AUTH_BYTES: usize = 2 << 10;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +68,7 @@ impl Worker {
         let too_many = auth.resume.as_ref().is_some_and(|resume| resume.streams.len() > plan::STREAMS);
         let given = auth.token.map(Credential::Token).or(auth.ticket.map(Credential::Ticket));
         let kept = session.credential.as_deref().cloned();
-        let refusal = if session.phase == Phase::Authenticating {
+        let refusal = if session.phase == Phase::Authenticating || session.refreshing {
             Some(Refusal::new(ErrorCode::Conflict, "auth is being answered"))
         } else if too_many {
             Some(Refusal::new(ErrorCode::Invalid, "resume.streams: at most 500; send further ones with sync"))
@@ -83,10 +87,12 @@ impl Worker {
         let (to, shared) = (self.addr(slot, session), self.shared.clone());
         if session.phase == Phase::Live {
             let profile_id = session.profile_id;
+            session.refreshing = true;
             self.shared.runtime.spawn(refresh(shared, to, id, profile_id, credential));
         } else {
             session.phase = Phase::Authenticating;
-            self.shared.runtime.spawn(authenticate(shared, to, id, credential, auth.resume));
+            let task = self.shared.runtime.spawn(authenticate(shared, to, id, credential, auth.resume));
+            session.auth_task = Some(task.abort_handle());
         }
     }
 
@@ -95,7 +101,7 @@ impl Worker {
         let refreshing = session.phase == Phase::Live;
         match refusal.code {
             // A live socket keeps its old token until that expires.
-            _ if refreshing => {}
+            _ if refreshing => session.refreshing = false,
             ErrorCode::Unauthenticated | ErrorCode::NotFound => {
                 self.close(slot, session, CloseCode::Unauthenticated, None)
             }
@@ -114,6 +120,7 @@ impl Worker {
         slot: u32,
         session: &mut Session,
         access: Access,
+        registration: Registration,
         frame: bytes::Bytes,
         user: StreamPlan,
         threads: Vec<StreamPlan>,
@@ -121,6 +128,13 @@ impl Worker {
     ) {
         session.phase = Phase::Live;
         session.credential = None;
+        session.auth_task = None;
+        let options = &self.shared.options;
+        let most = if options.limits_on { options.sessions_per_profile } else { usize::MAX };
+        for old in self.shared.registry.settle(&registration, most) {
+            self.shared.to_worker(old, ToWorker::Close { to: old, code: CloseCode::Replaced, retry_after_ms: None });
+        }
+        session.registration = Some(registration);
         session.profile_id = access.profile_id;
         session.session_id = access.session_id;
         session.expires_at_unix_ms = access.expires_at_ms;
@@ -175,18 +189,10 @@ async fn authenticate(
     let started = std::time::Instant::now();
     let message = match shared.backend.authenticate(credential).await {
         Ok(access) => {
-            let most = if shared.options.limits_on { shared.options.sessions_per_profile } else { usize::MAX };
-            let replaced =
-                shared.registry.add(access.profile_id, Registered { addr: to, session_id: access.session_id }, most);
-            for old in replaced {
-                shared.to_worker(old, ToWorker::Close { to: old, code: CloseCode::Replaced, retry_after_ms: None });
-            }
+            let registration = shared.registry.add(access.profile_id, access.session_id, to);
             match shared.backend.welcome(access).await {
-                Ok(welcome) => welcome_message(&shared, to, id, access, welcome, resume),
-                Err(refusal) => {
-                    shared.registry.remove(access.profile_id, to);
-                    ToWorker::AuthFailed { to, id, refusal }
-                }
+                Ok(welcome) => welcome_message(&shared, to, id, access, registration, welcome, resume),
+                Err(refusal) => ToWorker::AuthFailed { to, id, refusal },
             }
         }
         Err(refusal) => ToWorker::AuthFailed { to, id, refusal },
@@ -200,11 +206,13 @@ fn welcome_message(
     to: SessionAddr,
     id: Option<u64>,
     access: Access,
+    registration: Registration,
     welcome: Welcome,
     resume: Option<ResumeD>,
 ) -> ToWorker {
     let epoch = shared.epoch();
-    let listed = welcome.threads.len().min(LISTED_THREADS);
+    let first = welcome.threads.iter().take(LISTED_THREADS).map(|(row, _)| row);
+    let listed = fitting_threads(first, OUTBOX_BYTES - AUTH_BYTES);
     let next = (listed < welcome.threads.len())
         .then(|| welcome.threads.get(listed.saturating_sub(1)).map(|(row, _)| shared.backend.cursor(row)))
         .flatten();
@@ -239,7 +247,7 @@ fn welcome_message(
     plans.extend(
         rest.filter(|(stream, _)| !planned.contains(stream)).map(|(stream, seq)| StreamPlan::live(stream, seq)),
     );
-    ToWorker::Authenticated { to, access, reply, user, threads: plans, resumed }
+    ToWorker::Authenticated { to, access, registration, reply, user, threads: plans, resumed }
 }
 
 #[derive(serde::Serialize)]

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use super::delivery::stays_are_ignored;
 use super::feed::Attach;
 use super::inbox::ResumeAnswer;
+use super::outbox::{OUTBOX_BYTES, UPDATE_BYTES};
 use super::plan::{CATCH_UP_BYTES, MISSED_UPDATES, StreamPlan};
 use super::session::{Behind, Session};
 use super::streams::name_of;
 use super::worker::Worker;
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::reply;
+use crate::protocol::size::PAGE_BYTES;
 use crate::saboteur::{self, Bug, TRUNCATED_UPDATES};
 use crate::telemetry::metrics;
 use crate::updates::{StreamId, Touch, Update};
@@ -46,7 +48,7 @@ impl Worker {
                 return;
             }
             let Some(at) = catch_up.queue.iter().position(|behind| behind.after.is_none()) else { break };
-            if session.outbox.bytes() > 0 && !session.outbox.has_room(super::outbox::UPDATE_BYTES / 2) {
+            if !session.outbox.has_room(UPDATE_BYTES / 2) {
                 return;
             }
             let Some(behind) = catch_up.queue.remove(at) else { break };
@@ -57,7 +59,7 @@ impl Worker {
         self.finish(slot, session);
     }
 
-    /// One step for one stream; true when a read is under way now.
+    /// One step for one stream; true when a read is under way now, or the socket must take something first.
     pub(super) fn advance(&mut self, slot: u32, session: &mut Session, behind: Behind) -> bool {
         let StreamPlan { stream, since, known, snapshot, .. } = behind.plan;
         let addr = self.addr(slot, session);
@@ -66,6 +68,12 @@ impl Worker {
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
             self.expect_runs(stream, *head, incarnation);
             match attach {
+                Attach::Live { updates, .. }
+                    if !session.outbox.has_room(updates.iter().map(|update| update.frame.len()).sum()) =>
+                {
+                    session.catch_up.get_or_insert_default().queue.push_front(behind);
+                    return true;
+                }
                 Attach::Live { mut updates, reached, .. } => {
                     // Planted: the rest of a long resume is left out.
                     if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
@@ -87,6 +95,11 @@ impl Worker {
                 Attach::Behind { .. } => {}
             }
         }
+        if session.outbox.held() + PAGE_BYTES > OUTBOX_BYTES {
+            session.catch_up.get_or_insert_default().queue.push_front(behind);
+            return true;
+        }
+        session.outbox.reserve(PAGE_BYTES);
         self.shared.ask_snapshot(session.profile_id, stream, addr);
         session.catch_up.get_or_insert_default().reading = Some(behind);
         true
@@ -107,7 +120,7 @@ impl Worker {
                 self.queue_behind(session, Behind { plan, after: Some(thread) });
                 return (position, End::Waits);
             }
-            session.push(update.frame.clone());
+            session.outbox.push_update(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
             position = update.seq;
@@ -158,6 +171,14 @@ impl Worker {
                 return;
             }
         };
+        // What the socket takes at once goes on its way at once; the rest is read again when it has taken that.
+        let count = self.takes(slot, session, &updates);
+        let Some(catch_up) = session.catch_up.as_mut() else { return };
+        let updates = &updates[..count];
+        if updates.is_empty() {
+            catch_up.queue.push_front(behind);
+            return;
+        }
         let bytes: usize = updates.iter().map(|update| update.frame.len()).sum();
         // What was committed after the client asked is no part of its resume and is not counted: it is never reset.
         if behind.plan.resumed && since < behind.plan.known {
@@ -172,7 +193,7 @@ impl Worker {
             many if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed => {
                 &updates[..many.min(TRUNCATED_UPDATES)]
             }
-            _ => &updates[..],
+            _ => updates,
         };
         let (position, end) = self.push_page(slot, session, brought, &behind.plan);
         match end {
@@ -221,6 +242,7 @@ impl Worker {
         let now_ms = self.now_ms;
         let Some(catch_up) = session.catch_up.as_mut() else { return };
         let Some(mut behind) = catch_up.reading.take_if(|behind| behind.plan.stream == stream) else { return };
+        session.outbox.unreserve(PAGE_BYTES);
         match result {
             Ok((frame, seq)) => {
                 behind.plan.snapshot = false;
@@ -246,6 +268,28 @@ impl Worker {
             }
         }
         self.pump(slot, session);
+    }
+
+    /// How many of `updates`, from the first on, may wait for this socket now.
+    fn takes(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> usize {
+        let room = |session: &Session| {
+            let mut bytes = 0;
+            let fits = |update: &&Update| {
+                bytes += update.frame.len();
+                session.outbox.has_room(bytes) && (bytes <= UPDATE_BYTES || bytes == update.frame.len())
+            };
+            updates.iter().take_while(fits).count()
+        };
+        let count = room(session);
+        if count < updates.len() && !session.outbox.is_empty() {
+            let mut writes = 0;
+            // What fails here fails again when the socket is flushed in its turn.
+            let _ = session.write(&mut writes, self.now_ms);
+            metrics().socket_writes.inc_by(writes);
+            self.mark_dirty_session(slot, session);
+            return room(session);
+        }
+        count
     }
 
     pub(super) fn reached(&mut self, session: &mut Session, plan: &StreamPlan, position: u64) {

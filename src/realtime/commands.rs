@@ -4,15 +4,13 @@
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
 use uuid::Uuid;
 
-use super::auth::positions;
-use super::inbox::{ResumeAnswer, SessionAddr, ToWorker};
-use super::plan::{self, StreamPlan};
-use super::session::{COMMANDS_PER_10S, OPEN_THREADS, Pending, Phase, Session};
+use super::inbox::{SessionAddr, ToWorker};
+use super::reads::{Read, What};
+use super::session::{COMMANDS_PER_10S, OPEN_THREADS, Pending, Phase, REFRESHES_PER_10S, Session};
 use super::worker::Worker;
-use super::{Access, CommandName, SocketReply};
+use super::{CommandName, SocketReply};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::{MediaType, SendBody};
@@ -20,6 +18,8 @@ use crate::protocol::{CloseCode, json, reply};
 
 /// Frames in one batch.
 const BATCH_FRAMES: usize = 64;
+/// What is repeated of a client's words in a refusal, characters.
+const CLIPPED_CHARS: usize = 200;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,12 +69,6 @@ struct FocusD {
 #[serde(deny_unknown_fields)]
 struct NoD {}
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SyncD {
-    streams: HashMap<String, u64>,
-}
-
 impl Worker {
     /// One text message: a frame, or a batch of at most 64.
     pub(super) fn text(&mut self, slot: u32, session: &mut Session, payload: &[u8]) {
@@ -92,8 +86,15 @@ impl Worker {
             Ok(frames) if frames.len() > BATCH_FRAMES => {
                 self.malformed(slot, session, "a batch holds at most 64 frames");
             }
+            // It carries nothing, like an empty fragment.
+            Ok(frames) if frames.is_empty() => {
+                self.is_flooding(slot, session);
+            }
             Ok(frames) => {
                 for raw in frames {
+                    if self.is_too_fast(slot, session) {
+                        return;
+                    }
                     match json::from_str::<Frame<'_>>(raw.get()) {
                         Ok(frame) => self.command(slot, session, &frame),
                         Err(error) => self.malformed(slot, session, &error.to_string()),
@@ -108,12 +109,12 @@ impl Worker {
         if session.offend(self.now_ms) {
             return self.close(slot, session, CloseCode::Protocol, None);
         }
-        let refusal = Refusal::new(ErrorCode::Invalid, format!("not a frame: {why}"));
+        let refusal = Refusal::new(ErrorCode::Invalid, format!("not a frame: {}", clip(why)));
         self.refuse(slot, session, None, "", &refusal);
     }
 
     pub(super) fn refuse(&mut self, slot: u32, session: &mut Session, id: Option<u64>, cmd: &str, refusal: &Refusal) {
-        session.push(reply::err(id, cmd, refusal));
+        session.push(reply::err(id, &clip(cmd), refusal));
         self.mark_dirty_session(slot, session);
     }
 
@@ -123,16 +124,15 @@ impl Worker {
         }
         let d = frame.d.map_or("{}", RawValue::get);
         let (id, cmd) = (frame.id, frame.cmd.as_ref());
+        if cmd != "message.send" && self.is_over_rate(session, cmd) {
+            let refusal = Refusal::new(ErrorCode::RateLimited, "too many commands; slow down").retry_after(5_000);
+            return self.refuse(slot, session, id, cmd, &refusal);
+        }
         if cmd == "auth" {
             return self.auth(slot, session, id, d);
         }
         if session.phase != Phase::Live {
             return self.refuse(slot, session, id, cmd, &Refusal::new(ErrorCode::Unauthenticated, "send auth first"));
-        }
-        session.commands = session.commands.saturating_add(1);
-        if cmd != "message.send" && session.commands > COMMANDS_PER_10S && self.shared.options.limits_on {
-            let refusal = Refusal::new(ErrorCode::RateLimited, "too many commands; slow down").retry_after(5_000);
-            return self.refuse(slot, session, id, cmd, &refusal);
         }
         let result = match cmd {
             "message.send" => parse::<SendD>(d).map(|send| self.send(slot, session, id, send)),
@@ -164,9 +164,9 @@ impl Worker {
                 session.push(reply::ok(id, &serde_json::Map::new()));
                 self.mark_dirty_session(slot, session);
             }),
-            "threads.list" => self.start(slot, session, id, CommandName::ThreadsList, d.to_owned(), None),
-            "profiles.get" => self.start(slot, session, id, CommandName::ProfilesGet, d.to_owned(), None),
-            "sync" => parse::<SyncD>(d).and_then(|sync| self.sync(slot, session, id, sync)),
+            "threads.list" => self.start(slot, session, id, CommandName::ThreadsList, d, None),
+            "profiles.get" => self.start(slot, session, id, CommandName::ProfilesGet, d, None),
+            "sync" => self.sync(slot, session, id, d),
             // Which conversation is on screen: nothing acts on it yet, and no reply is owed.
             "focus" => parse::<FocusD>(d).map(drop),
             _ => Err(Refusal::new(ErrorCode::UnknownCmd, format!("unknown command {}", clip(cmd)))),
@@ -174,6 +174,15 @@ impl Worker {
         if let Err(refusal) = result {
             self.refuse(slot, session, id, cmd, &refusal);
         }
+    }
+
+    /// Counts a command that is no send, before anything is done for it.
+    fn is_over_rate(&self, session: &mut Session, cmd: &str) -> bool {
+        session.commands = session.commands.saturating_add(1);
+        let refreshes = cmd == "auth" && session.phase == Phase::Live;
+        session.refreshes = session.refreshes.saturating_add(u16::from(refreshes));
+        self.shared.options.limits_on
+            && (session.commands > COMMANDS_PER_10S || (refreshes && session.refreshes > REFRESHES_PER_10S))
     }
 
     fn send(&mut self, slot: u32, session: &mut Session, id: Option<u64>, send: SendD) {
@@ -188,7 +197,9 @@ impl Worker {
         session.in_work += 1;
         let work = session.work.get_or_insert_default().entry(send.thread_id).or_default();
         if work.busy || !work.waiting.is_empty() {
-            work.waiting.push_back(Pending::Send { id, body: Box::new(body) });
+            let pending = Pending::Send { id, body: Box::new(body) };
+            session.waiting_bytes = session.waiting_bytes.saturating_add(pending.bytes() as u32);
+            work.waiting.push_back(pending);
             return;
         }
         work.sends += 1;
@@ -210,7 +221,7 @@ impl Worker {
         d: &str,
     ) -> Result<(), Refusal> {
         let thread_id = parse::<OfThread>(d)?.thread_id;
-        self.start(slot, session, id, name, d.to_owned(), Some(thread_id))
+        self.start(slot, session, id, name, d, Some(thread_id))
     }
 
     /// Starts a command now, or after those of the same thread that came before it.
@@ -220,23 +231,37 @@ impl Worker {
         session: &mut Session,
         id: Option<u64>,
         name: CommandName,
-        d: String,
+        d: &str,
         thread: Option<Uuid>,
     ) -> Result<(), Refusal> {
         session.in_work += 1;
         if let Some(thread) = thread {
             let work = session.work.get_or_insert_default().entry(thread).or_default();
             if work.busy || work.sends > 0 || !work.waiting.is_empty() {
-                work.waiting.push_back(Pending::Other { id, name, d });
+                let pending = Pending::Other { id, name, d: d.to_owned() };
+                session.waiting_bytes = session.waiting_bytes.saturating_add(pending.bytes() as u32);
+                work.waiting.push_back(pending);
                 return Ok(());
             }
             work.busy = true;
         }
-        self.spawn(slot, session, id, name, d, thread);
+        self.begin(slot, session, id, name, d, thread);
         Ok(())
     }
 
-    fn spawn(&self, slot: u32, session: &Session, id: Option<u64>, name: CommandName, d: String, thread: Option<Uuid>) {
+    fn begin(
+        &mut self,
+        slot: u32,
+        session: &mut Session,
+        id: Option<u64>,
+        name: CommandName,
+        d: &str,
+        thread: Option<Uuid>,
+    ) {
+        if name != CommandName::Read {
+            return self.queue_read(slot, session, Read::new(id, What::Command(name), d, thread));
+        }
+        let d = d.to_owned();
         let (to, actor_id, shared) = (self.addr(slot, session), session.profile_id, self.shared.clone());
         self.shared.runtime.spawn(async move {
             let frame = match shared.backend.command(actor_id, name, &d).await {
@@ -259,7 +284,10 @@ impl Worker {
         let mut sends = Vec::new();
         let mut other = None;
         while !work.busy {
-            match work.waiting.pop_front() {
+            let next = work.waiting.pop_front();
+            let bytes = next.as_ref().map_or(0, Pending::bytes) as u32;
+            session.waiting_bytes = session.waiting_bytes.saturating_sub(bytes);
+            match next {
                 Some(Pending::Send { id, body }) => {
                     work.sends += 1;
                     sends.push((id, body));
@@ -269,6 +297,7 @@ impl Worker {
                     other = Some((id, name, d));
                 }
                 Some(waits) => {
+                    session.waiting_bytes = session.waiting_bytes.saturating_add(bytes);
                     work.waiting.push_front(waits);
                     break;
                 }
@@ -286,46 +315,8 @@ impl Worker {
             self.shared.backend.send(session.profile_id, thread_id, *body, SocketReply { to, id, thread_id });
         }
         if let Some((id, name, d)) = other {
-            self.spawn(slot, session, id, name, d, Some(thread_id));
+            self.begin(slot, session, id, name, &d, Some(thread_id));
         }
-    }
-
-    fn sync(&mut self, slot: u32, session: &mut Session, id: Option<u64>, sync: SyncD) -> Result<(), Refusal> {
-        if sync.streams.len() > plan::STREAMS {
-            return Err(Refusal::new(ErrorCode::Invalid, "streams: at most 500"));
-        }
-        session.in_work += 1;
-        let (to, shared) = (self.addr(slot, session), self.shared.clone());
-        let access = Access {
-            profile_id: session.profile_id,
-            session_id: session.session_id,
-            expires_at_ms: session.expires_at_unix_ms,
-        };
-        self.shared.runtime.spawn(async move {
-            let message = match shared.backend.welcome(access).await {
-                Ok(welcome) => {
-                    let names: Vec<(String, u64)> = sync.streams.into_iter().collect();
-                    let (streams, resumed) = plan::judge(&names, true, access.profile_id, &positions(access, &welcome));
-                    ToWorker::Sync { to, reply: reply::ok(id, &serde_json::Map::new()), streams, resumed }
-                }
-                Err(refusal) => ToWorker::Reply { to, frame: reply::err(id, "sync", &refusal), thread: None },
-            };
-            shared.to_worker(to, message);
-        });
-        Ok(())
-    }
-
-    pub(super) fn synced(
-        &mut self,
-        slot: u32,
-        session: &mut Session,
-        frame: Bytes,
-        streams: Vec<StreamPlan>,
-        resumed: ResumeAnswer,
-    ) {
-        session.in_work = session.in_work.saturating_sub(1);
-        session.push(frame);
-        self.start_streams(slot, session, streams, Some(resumed));
     }
 }
 
@@ -343,7 +334,7 @@ impl Worker {
 }
 
 impl CommandName {
-    const fn wire_name(self) -> &'static str {
+    pub(super) const fn wire_name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::ThreadOpen => "thread.open",
@@ -355,9 +346,11 @@ impl CommandName {
 }
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(d: &'a str) -> Result<T, Refusal> {
-    json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {error}")))
+    // The text repeats what the client sent.
+    json::from_str(d).map_err(|error| Refusal::new(ErrorCode::Invalid, format!("d: {}", clip(&error.to_string()))))
 }
 
+/// The beginning of what a client sent, to be repeated to it.
 fn clip(text: &str) -> String {
-    text.chars().take(64).collect()
+    text.chars().take(CLIPPED_CHARS).collect()
 }

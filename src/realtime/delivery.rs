@@ -70,7 +70,7 @@ impl Worker {
         for slot in &local.members {
             let Some(session) = self.slots[*slot as usize].session.as_mut() else { continue };
             if session.outbox.has_room(joined.len()) {
-                session.outbox.push(joined.clone());
+                session.outbox.push_update(joined.clone());
                 if !session.dirty {
                     session.dirty = true;
                     self.dirty.push_back(*slot);
@@ -169,7 +169,7 @@ impl Worker {
             return;
         }
         if session.outbox.has_room(update.frame.len()) {
-            session.outbox.push(update.frame.clone());
+            session.outbox.push_update(update.frame.clone());
             metrics().deliveries.inc();
             self.mark_dirty_session(slot, session);
         } else if !saboteur::plants(Bug::DropFullQueue) {

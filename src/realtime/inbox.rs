@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mio::Waker;
 
 use super::plan::StreamPlan;
+use super::registry::Registration;
 use super::{Access, Credential};
 use crate::limits::AddressGuard;
 use crate::protocol::CloseCode;
@@ -65,11 +66,17 @@ pub enum ToWorker {
         frame: Bytes,
         thread: Option<uuid::Uuid>,
     },
+    /// The answer to the read under way of a session.
+    Answer {
+        to: SessionAddr,
+        frame: Bytes,
+    },
     /// Answers of one committed batch.
     Replies(Vec<(SessionAddr, Bytes, uuid::Uuid)>),
     Authenticated {
         to: SessionAddr,
         access: Access,
+        registration: Registration,
         reply: Bytes,
         user: StreamPlan,
         threads: Vec<StreamPlan>,

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::outbox::{REPLY_BYTES, UPDATE_BYTES};
-use super::session::{Phase, Session};
+use super::session::{CONTROLS_PER_10S, FRAMES_PER_10S, Phase, Session};
 use super::worker::Worker;
 use super::ws::{self, FrameKind, Parsed};
 use crate::protocol::{CloseCode, frame};
@@ -15,6 +14,8 @@ const SCRATCH: usize = 16 << 10;
 const FRAME_HEADER: usize = 14;
 /// Bytes read from one socket in one turn; the rest waits for the next turn.
 const TURN_BYTES: usize = 64 << 10;
+/// By how much a message in several frames grows when it is full, bytes.
+const FRAGMENT_STEP: usize = 4 << 10;
 
 impl Worker {
     pub(super) fn read(&mut self, slot: u32, session: &mut Session) {
@@ -38,7 +39,7 @@ impl Worker {
                 break;
             }
             if taken >= TURN_BYTES {
-                self.readable.push(slot);
+                self.mark_readable(slot, session);
                 break;
             }
             let room = (filled + SCRATCH).min(buffer.len());
@@ -48,8 +49,9 @@ impl Worker {
                     break;
                 }
                 Ok(count) => {
-                    // Less than there was room for: the kernel has no more (epoll(7), edge-triggered streams).
-                    drained = count < room - filled;
+                    // Less than there was room for: the kernel has no more (epoll(7), edge-triggered streams), but for
+                    // the end of the stream, which comes by itself.
+                    drained = count < room - filled && !session.ended;
                     filled += count;
                     taken += count;
                 }
@@ -84,7 +86,7 @@ impl Worker {
                 }
             }
         }
-        self.readable.push(slot);
+        self.mark_readable(slot, session);
     }
 
     /// Handles whole frames at the front of `buffer`; returns how much of it is done with.
@@ -92,9 +94,7 @@ impl Worker {
         let mut at = 0;
         session.paused = false;
         while at < buffer.len() && session.phase != Phase::Closing {
-            if session.in_work >= super::session::COMMANDS_IN_WORK
-                || session.outbox.bytes() > UPDATE_BYTES + REPLY_BYTES
-            {
+            if session.is_full() {
                 session.paused = true;
                 break;
             }
@@ -120,6 +120,9 @@ impl Worker {
         payload: &[u8],
     ) {
         session.roll_window(self.now_ms);
+        if self.is_too_fast(slot, session) {
+            return;
+        }
         match kind {
             FrameKind::Text if session.fragments.is_some() => {
                 self.close(slot, session, CloseCode::ProtocolViolation, None);
@@ -143,10 +146,21 @@ impl Worker {
         }
     }
 
+    /// Counts a frame of any kind, before it is looked at; a flood is closed. True when there is nothing more to do.
+    pub(super) fn is_too_fast(&mut self, slot: u32, session: &mut Session) -> bool {
+        session.frames = session.frames.saturating_add(1);
+        let options = &self.shared.options;
+        let too_fast = options.limits_on && session.frames > FRAMES_PER_10S + 2 * options.sends_per_10s;
+        if too_fast {
+            self.close(slot, session, CloseCode::TooMany, Some(10_000));
+        }
+        too_fast || session.phase == Phase::Closing
+    }
+
     /// Counts a frame that carries nothing; a flood of them is closed.
     pub(super) fn is_flooding(&mut self, slot: u32, session: &mut Session) -> bool {
         session.controls = session.controls.saturating_add(1);
-        let flooding = self.shared.options.limits_on && session.controls > super::session::CONTROLS_PER_10S;
+        let flooding = self.shared.options.limits_on && session.controls > CONTROLS_PER_10S;
         if flooding {
             self.close(slot, session, CloseCode::TooMany, Some(10_000));
         }
@@ -159,6 +173,9 @@ impl Worker {
         };
         if message.len() + payload.len() > self.shared.options.frame_bytes {
             return self.close(slot, session, CloseCode::MessageTooBig, None);
+        }
+        if message.capacity() - message.len() < payload.len() {
+            message.reserve_exact(payload.len() + FRAGMENT_STEP);
         }
         message.extend_from_slice(payload);
         if payload.is_empty() && !fin && self.is_flooding(slot, session) {

@@ -3,14 +3,17 @@
 //! What an active one needs (a half-read message, commands in work, streams behind) is boxed and freed after use.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 
 use bytes::Bytes;
 use mio::net::TcpStream;
 use uuid::Uuid;
 
 use super::inbox::ResumeAnswer;
-use super::outbox::Outbox;
+use super::outbox::{Flush, Outbox, REPLY_BYTES};
 use super::plan::StreamPlan;
+use super::reads::Reads;
+use super::registry::Registration;
 use super::{CommandName, Credential};
 use crate::limits::AddressGuard;
 use crate::protocol::types::SendBody;
@@ -19,12 +22,22 @@ use crate::updates::StreamId;
 
 /// Commands of one socket in work; above it the server stops reading from the socket.
 pub const COMMANDS_IN_WORK: u16 = 64;
+/// Bytes of commands that wait for their turn; above it the server stops reading from the socket.
+pub const WAITING_BYTES: usize = 16 << 10;
+/// Bytes a second that a socket must take while more waits for it, over the time of `HAUS_SLOW_CLOSE_MS`; one that takes
+/// less is closed (4013). A tenth of what a phone on a poor link takes.
+pub const SLOWEST_PACE: u64 = 2 << 10;
 /// Malformed frames a socket may send in a minute; the next closes it (4400).
 pub const OFFENCES_A_MINUTE: u8 = 10;
 /// Pings, pongs and other frames that are no commands, in ten seconds; above it the socket is closed (4029).
 pub const CONTROLS_PER_10S: u16 = 200;
 /// Commands other than sends, in ten seconds; above it they are `rate_limited`.
 pub const COMMANDS_PER_10S: u16 = 300;
+/// `auth` on a live socket, in ten seconds; above it they are `rate_limited`.
+pub const REFRESHES_PER_10S: u16 = 20;
+/// Frames of any kind in ten seconds, those of a batch one by one, beside twice the sends that a person may make; above it
+/// the socket is closed (4029).
+pub const FRAMES_PER_10S: u32 = 2_000;
 /// Threads one socket may have open.
 pub const OPEN_THREADS: usize = 16;
 
@@ -52,6 +65,12 @@ pub struct Session {
     pub dirty: bool,
     /// Reading stopped until something finishes; unread input waits in `partial` and in the kernel.
     pub paused: bool,
+    /// In the worker's list of sockets to read.
+    pub readable: bool,
+    /// The peer has sent its last byte: the socket is read to its end.
+    pub ended: bool,
+    /// A refresh of the token is being answered.
+    pub refreshing: bool,
     pub expiring_told: bool,
     /// `lag` was sent; until the session has caught up and all of it is with the kernel.
     pub lag_told: bool,
@@ -60,15 +79,21 @@ pub struct Session {
     pub offences: u8,
     pub controls: u16,
     pub commands: u16,
+    pub refreshes: u16,
+    pub frames: u32,
     pub rotation: u16,
     pub in_work: u16,
+    /// Bytes of commands that wait for their turn.
+    pub waiting_bytes: u32,
     pub profile_id: Uuid,
     pub session_id: Uuid,
     pub expires_at_unix_ms: i64,
     pub deadline_ms: u64,
     pub next_heartbeat_ms: u64,
-    /// Since when the socket takes nothing; 0 while it does.
+    /// Since when what the socket takes is counted; 0 while nothing waits for it.
     pub blocked_since_ms: u64,
+    /// Bytes taken since then.
+    pub taken: u32,
     pub offences_since_ms: u64,
     pub window_since_ms: u64,
     /// Local number of the user stream.
@@ -82,8 +107,13 @@ pub struct Session {
     pub fragments: Option<Box<Vec<u8>>>,
     pub catch_up: Option<Box<CatchUp>>,
     pub work: Option<Box<HashMap<Uuid, ThreadWork>>>,
+    pub reads: Option<Box<Reads>>,
     pub open: Option<Box<Vec<Uuid>>>,
     pub credential: Option<Box<Credential>>,
+    /// The answer to `auth` that is being made.
+    pub auth_task: Option<tokio::task::AbortHandle>,
+    /// This socket among those of its profile.
+    pub registration: Option<Registration>,
     /// Counts this socket for its address as long as it lives.
     pub _guard: AddressGuard,
 }
@@ -102,6 +132,22 @@ pub struct ThreadWork {
 pub enum Pending {
     Send { id: Option<u64>, body: Box<SendBody> },
     Other { id: Option<u64>, name: CommandName, d: String },
+}
+
+impl Pending {
+    /// What it holds, bytes.
+    pub fn bytes(&self) -> usize {
+        /// The parts of fixed size.
+        const FIXED: usize = 256;
+        FIXED
+            + match self {
+                Self::Send { body, .. } => {
+                    let texts = [&body.content, &body.media_url].into_iter().flatten();
+                    texts.map(String::len).sum::<usize>() + body.mentions.len() * size_of::<Uuid>()
+                }
+                Self::Other { d, .. } => d.len(),
+            }
+    }
 }
 
 /// Streams of one session that are behind and come from the log, one read at a time.
@@ -139,20 +185,27 @@ impl Session {
             phase: Phase::New,
             dirty: false,
             paused: false,
+            readable: false,
+            ended: false,
+            refreshing: false,
             expiring_told: false,
             lag_told: false,
             unanswered: 0,
             offences: 0,
             controls: 0,
             commands: 0,
+            refreshes: 0,
+            frames: 0,
             rotation: 0,
             in_work: 0,
+            waiting_bytes: 0,
             profile_id: Uuid::nil(),
             session_id: Uuid::nil(),
             expires_at_unix_ms: i64::MAX,
             deadline_ms,
             next_heartbeat_ms: u64::MAX,
             blocked_since_ms: 0,
+            taken: 0,
             offences_since_ms: 0,
             window_since_ms: 0,
             user: NOWHERE,
@@ -162,8 +215,11 @@ impl Session {
             fragments: None,
             catch_up: None,
             work: None,
+            reads: None,
             open: None,
             credential: credential.map(Box::new),
+            auth_task: None,
+            registration: None,
             _guard: guard,
         }
     }
@@ -173,6 +229,40 @@ impl Session {
         if !frame.is_empty() && self.phase != Phase::Closing {
             self.outbox.push(frame);
         }
+    }
+
+    /// Writes what waits, as far as the socket takes it, and notes its pace.
+    pub fn write(&mut self, writes: &mut u64, now_ms: u64) -> io::Result<Flush> {
+        let before = self.outbox.bytes();
+        let flush = self.outbox.flush(&mut self.socket, writes)?;
+        match flush {
+            Flush::Empty => self.blocked_since_ms = 0,
+            Flush::Blocked if self.blocked_since_ms == 0 => {
+                self.blocked_since_ms = now_ms.max(1);
+                self.taken = 0;
+            }
+            Flush::Blocked => self.taken = self.taken.saturating_add((before - self.outbox.bytes()) as u32),
+        }
+        Ok(flush)
+    }
+
+    /// Whether the pace is to be judged at `now_ms`, `close_ms` after its count began.
+    pub fn is_pace_due(&self, now_ms: u64, close_ms: u64) -> bool {
+        self.blocked_since_ms != 0 && now_ms - self.blocked_since_ms >= close_ms
+    }
+
+    /// Judges the pace of the last `close_ms` and begins to count anew; false when the socket took too little.
+    pub fn keeps_pace(&mut self, now_ms: u64, close_ms: u64) -> bool {
+        let kept = u64::from(std::mem::take(&mut self.taken)) >= (SLOWEST_PACE * close_ms / 1000).max(1);
+        self.blocked_since_ms = now_ms.max(1);
+        kept
+    }
+
+    /// Whether no more commands are taken for now: too many in work, too much waiting to be done or to be sent.
+    pub fn is_full(&self) -> bool {
+        self.in_work >= COMMANDS_IN_WORK
+            || self.outbox.reply_bytes() > REPLY_BYTES
+            || self.waiting_bytes as usize > WAITING_BYTES
     }
 
     /// Nothing is left to catch up with: the lag is over once all of it is with the kernel.
@@ -224,6 +314,8 @@ impl Session {
             self.window_since_ms = now_ms;
             self.controls = 0;
             self.commands = 0;
+            self.refreshes = 0;
+            self.frames = 0;
         }
     }
 }

@@ -74,8 +74,7 @@ impl Worker {
     fn is_due(&self, session: &Session, unix_ms: i64) -> bool {
         self.now_ms >= session.next_heartbeat_ms
             || (session.phase != Phase::Live && self.now_ms >= session.deadline_ms)
-            || (session.blocked_since_ms != 0
-                && self.now_ms - session.blocked_since_ms >= self.shared.options.slow_close_ms)
+            || session.is_pace_due(self.now_ms, self.shared.options.slow_close_ms)
             || unix_ms + EXPIRING_MS >= session.expires_at_unix_ms
             || session.catch_up.is_some()
     }
@@ -94,9 +93,9 @@ impl Worker {
             Phase::New | Phase::Authenticating => return,
             Phase::Live => {}
         }
-        if session.blocked_since_ms != 0 && self.now_ms - session.blocked_since_ms >= self.shared.options.slow_close_ms
-        {
-            // It takes nothing, not even a close frame: tried once, then dropped with what waits for it.
+        let close_ms = self.shared.options.slow_close_ms;
+        if session.is_pace_due(self.now_ms, close_ms) && !session.keeps_pace(self.now_ms, close_ms) {
+            // It takes next to nothing, not even a close frame: tried once, then dropped with what waits for it.
             session.outbox = super::outbox::Outbox::default();
             session.push(frame::close(CloseCode::Slow, None));
             let mut writes = 0;
@@ -128,10 +127,14 @@ impl Worker {
     }
 
     fn beat(&mut self, slot: u32, session: &mut Session) {
+        session.next_heartbeat_ms = self.now_ms + self.shared.options.heartbeat_ms;
+        if session.paused {
+            // Its pong may lie among what is not read for now; its pace is what counts.
+            return;
+        }
         if session.unanswered >= 2 {
             return self.close(slot, session, CloseCode::NoPong, None);
         }
-        session.next_heartbeat_ms = self.now_ms + self.shared.options.heartbeat_ms;
         // Where the last beat still waits, another would only grow the queue; what was not asked is not unanswered.
         if session.blocked_since_ms == 0 {
             session.unanswered += 1;

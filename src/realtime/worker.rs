@@ -113,7 +113,10 @@ impl Worker {
             self.inbox.awake();
             self.now_ms = self.started.elapsed().as_millis() as u64;
             for slot in std::mem::take(&mut self.readable) {
-                self.with(slot, Self::read);
+                self.with(slot, |worker, slot, session| {
+                    session.readable = false;
+                    worker.read(slot, session);
+                });
             }
             for event in &events {
                 if event.token() == WAKER {
@@ -121,7 +124,10 @@ impl Worker {
                 }
                 let slot = event.token().0 as u32;
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.with(slot, Self::read);
+                    self.with(slot, |worker, slot, session| {
+                        session.ended |= event.is_read_closed();
+                        worker.read(slot, session);
+                    });
                 }
                 if event.is_writable() {
                     self.mark_dirty(slot);
@@ -155,14 +161,16 @@ impl Worker {
                     }
                 }
                 ToWorker::Reply { to, frame, thread } => self.reply(to, frame, thread, false),
+                ToWorker::Answer { to, frame } => self.answer(to, frame),
                 ToWorker::Socket(socket) => self.accept(*socket),
                 ToWorker::Jump { stream, head } => self.jump(stream, head),
-                ToWorker::Authenticated { to, access, reply, user, threads, resumed } => {
+                ToWorker::Authenticated { to, access, registration, reply, user, threads, resumed } => {
                     self.on(to, |worker, slot, session| {
-                        worker.authenticated(slot, session, access, reply, user, threads, resumed);
+                        worker.authenticated(slot, session, access, registration, reply, user, threads, resumed);
                     });
                 }
                 ToWorker::Refreshed { to, access, reply } => self.on(to, |_, _, session| {
+                    session.refreshing = false;
                     session.expires_at_unix_ms = access.expires_at_ms;
                     session.expiring_told = false;
                     session.push(reply);
@@ -205,11 +213,11 @@ impl Worker {
         let mut session = Box::new(Session::new(socket, generation, new.guard, new.credential, deadline_ms));
         session.partial = new.early;
         session.push(self.shared.hello());
+        // What came behind the request, and what came before the registration.
+        self.mark_readable(slot, &mut session);
         self.slots[slot as usize].session = Some(session);
         metrics().sockets.inc();
         self.mark_dirty(slot);
-        // What came behind the request, and what came before the registration.
-        self.readable.push(slot);
     }
 
     /// Runs `act` on a session taken out of its slot, and puts it back unless it is over.
@@ -263,13 +271,16 @@ impl Worker {
     }
 
     fn leave_everything(&mut self, slot: u32, session: &mut Session) {
-        if session.phase != Phase::New && session.phase != Phase::Closing {
-            let addr = self.addr(slot, session);
-            self.shared.registry.remove(session.profile_id, addr);
+        if let Some(task) = session.auth_task.take() {
+            // What it has registered goes with it.
+            task.abort();
         }
+        session.registration = None;
         self.leave_streams(slot, session);
         session.work = None;
+        session.reads = None;
         session.in_work = 0;
+        session.waiting_bytes = 0;
     }
 
     fn drop_session(&mut self, slot: u32, mut session: Box<Session>) {
@@ -288,6 +299,14 @@ impl Worker {
         {
             session.dirty = true;
             self.dirty.push_back(slot);
+        }
+    }
+
+    /// Notes that a socket has, or may have, more input at hand.
+    pub(super) fn mark_readable(&mut self, slot: u32, session: &mut Session) {
+        if !session.readable {
+            session.readable = true;
+            self.readable.push(slot);
         }
     }
 
@@ -332,17 +351,10 @@ impl Worker {
         if session.outbox.is_empty() {
             return self.after_flush(slot, session);
         }
-        let before = *writes;
-        match session.outbox.flush(&mut session.socket, writes) {
-            Ok(Flush::Empty) => {
-                session.blocked_since_ms = 0;
-                self.after_flush(slot, session);
-            }
-            Ok(Flush::Blocked) => {
-                if session.blocked_since_ms == 0 || *writes > before {
-                    session.blocked_since_ms = self.now_ms.max(1);
-                }
-            }
+        match session.write(writes, self.now_ms) {
+            Ok(Flush::Empty) => self.after_flush(slot, session),
+            Ok(Flush::Blocked) if session.phase == Phase::Closing => {}
+            Ok(Flush::Blocked) => self.go_on(slot, session),
             Err(_) => self.abandon(slot, session),
         }
     }
@@ -360,9 +372,15 @@ impl Worker {
         } else {
             session.note_caught_up();
         }
-        if session.paused && session.in_work < super::session::COMMANDS_IN_WORK {
+        self.go_on(slot, session);
+    }
+
+    /// Some of what waited was taken: what waited for that goes on.
+    fn go_on(&mut self, slot: u32, session: &mut Session) {
+        self.next_read(slot, session);
+        if session.paused && !session.is_full() {
             session.paused = false;
-            self.readable.push(slot);
+            self.mark_readable(slot, session);
         }
     }
 

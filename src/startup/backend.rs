@@ -20,6 +20,7 @@ use crate::messaging::log::PollState;
 use crate::messaging::send::{Outcome, SendChecker, SendRequest};
 use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
+use crate::protocol::size::{PAGE_BYTES, fitting};
 use crate::protocol::types::{SendBody, ThreadRow};
 use crate::protocol::{frame, json, reply};
 use crate::realtime::hub::Hub;
@@ -139,11 +140,9 @@ impl Product {
                 if d.ids.len() > 100 {
                     return Err(Refusal::new(ErrorCode::Invalid, "ids: at most 100"));
                 }
-                #[derive(serde::Serialize)]
-                struct Found {
-                    profiles: Vec<crate::protocol::types::Profile>,
-                }
-                raw(&Found { profiles: profiles::profiles(&self.pool, &d.ids).await? })
+                let mut profiles = profiles::profiles(&self.pool, &d.ids).await?;
+                let rest = profiles.split_off(fitting(&profiles, PAGE_BYTES)).into_iter().map(|left| left.id).collect();
+                raw(&Found { profiles, rest })
             }
             CommandName::History => {
                 let d: HistoryD = parse(d)?;
@@ -332,6 +331,14 @@ struct ListD {
 #[serde(deny_unknown_fields)]
 struct ProfilesD {
     ids: Vec<Uuid>,
+}
+
+#[derive(serde::Serialize)]
+struct Found {
+    profiles: Vec<crate::protocol::types::Profile>,
+    /// For which there was no room.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rest: Vec<Uuid>,
 }
 
 #[derive(Deserialize)]

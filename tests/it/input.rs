@@ -202,7 +202,7 @@ async fn a_socket_that_takes_nothing_is_closed() {
 }
 
 /// Whether a connection to `port` of ours is still open on the server's side.
-fn established(port: u16) -> bool {
+pub fn established(port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!(":{port:04X}");
     table.lines().skip(1).any(|line| {

@@ -86,7 +86,7 @@ pub const COMMANDS: &[Command] = &[
         name: "profiles.get",
         about: "People by id, at most 100",
         d: &[must("ids", Kind::List(&Uuid))],
-        ok: Some(Shape::Fields(&[must("profiles", Kind::List(&Of("Profile")))])),
+        ok: Some(Shape::Fields(&[must("profiles", Kind::List(&Of("Profile"))), may("rest", Kind::List(&Uuid))])),
     },
     Command {
         name: "history",

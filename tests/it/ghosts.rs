@@ -1,0 +1,115 @@
+//! Sockets that end at an odd moment leave nothing behind, and what a client may do is counted before it is done.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::cluster::cluster;
+use crate::raw::{Got, Raw, frame, text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sockets_that_close_while_they_authenticate_push_nobody_out() {
+    let cluster = cluster(1, &["--sessions-per-profile=3"]).await;
+    let [ana] = cluster.persons().await;
+    let mut living = cluster.live(0, &ana).await;
+    let auth = text(&json!({"id": 1, "cmd": "auth", "d": {"token": ana.token}}).to_string());
+    for round in 0..40 {
+        let mut raw = Raw::greeted(&cluster.nodes[0].address).await;
+        raw.send(&auth).await;
+        // At once, a moment later, and so on: in each of the phases.
+        tokio::time::sleep(Duration::from_micros(150 * (round % 10))).await;
+        drop(raw);
+    }
+    // Whatever they had registered is gone with them: two more fit beside the first.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let (_second, _third) = (cluster.live(0, &ana).await, cluster.live(0, &ana).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if living.call("ping", json!({})).await.is_ok() {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(cluster.live(0, &ana).await);
+    }
+    assert_eq!(living.closed().await.code, 4409, "the oldest of four");
+    for socket in &mut sockets {
+        assert!(socket.call("ping", json!({})).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_comes_with_the_last_bytes_is_seen() {
+    use tokio::io::AsyncWriteExt;
+    let cluster = cluster(1, &[]).await;
+    let [ana] = cluster.persons().await;
+    for _ in 0..20 {
+        let mut raw = Raw::live(&cluster.nodes[0].address, &ana.token).await;
+        // Data and FIN leave in one segment where the kernel holds the first back for the second.
+        rustix::net::sockopt::set_tcp_cork(&raw.stream, true).unwrap();
+        raw.send(&text(r#"{"id":2,"cmd":"ping"}"#)).await;
+        raw.stream.shutdown().await.unwrap();
+        raw.ended_within(Duration::from_secs(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_counted_before_it_is_worked_on() {
+    let cluster = cluster(1, &[]).await;
+    let [ana] = cluster.persons().await;
+    let address = &cluster.nodes[0].address;
+    // Frames that carry nothing, in every form.
+    let nothings: [Vec<u8>; 4] = [text("[]"), text(" [ ] "), frame(0x89, b""), frame(0x8A, b"x")];
+    for nothing in nothings {
+        let mut raw = Raw::live(address, &ana.token).await;
+        raw.send(&nothing.repeat(400)).await;
+        assert_eq!(raw.closed().await, 4029);
+    }
+    // Refreshes: some, then no more; the socket stays.
+    let mut raw = Raw::live(address, &ana.token).await;
+    let auth = |id: u64| text(&json!({"id": id, "cmd": "auth", "d": {"token": ana.token}}).to_string());
+    let mut codes = std::collections::BTreeMap::<String, u32>::new();
+    for id in 2..102 {
+        raw.send(&auth(id)).await;
+        let Got::Frame(0x81, payload) = raw.got().await else { panic!("closed") };
+        let reply: Value = serde_json::from_slice(&payload).unwrap();
+        let code = reply["err"]["code"].as_str().unwrap_or("ok").to_owned();
+        *codes.entry(code).or_default() += 1;
+    }
+    assert_eq!(codes, [("ok".to_owned(), 20), ("rate_limited".to_owned(), 80)].into());
+    // Also before anything is known of the peer, and with commands that are refused anyway.
+    let mut raw = Raw::greeted(address).await;
+    let ping = json!({"id": 1, "cmd": "ping"});
+    for _ in 0..60 {
+        raw.send(&text(&json!(vec![&ping; 64]).to_string())).await;
+    }
+    assert_eq!(raw.closed().await, 4029);
+    // Commands that do not exist are commands.
+    let mut client = cluster.live(0, &ana).await;
+    let mut last = String::new();
+    for _ in 0..310 {
+        last = client.refused("no.such", json!({"threadId": Uuid::nil()})).await;
+    }
+    assert_eq!(last, "rate_limited");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_repeat_little_of_what_was_sent() {
+    let cluster = cluster(1, &[]).await;
+    let [ana] = cluster.persons().await;
+    let long = "y".repeat(60_000);
+    let mut raw = Raw::live(&cluster.nodes[0].address, &ana.token).await;
+    for sent in [
+        json!({"cmd": long}),
+        json!({"cmd": "message.send", "d": {"threadId": Uuid::nil(), "mediaType": long}}),
+        json!({"id": 3, "cmd": "history", "d": {"threadId": long}}),
+        json!({"cmd": 1, "d": long}),
+    ] {
+        raw.send(&text(&sent.to_string())).await;
+        let Got::Frame(0x81, payload) = raw.got().await else { panic!("closed") };
+        assert!(payload.len() < 2_000, "{} bytes", payload.len());
+    }
+}
