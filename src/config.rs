@@ -19,6 +19,13 @@ pub enum Environment {
     Production,
 }
 
+/// Whether people make accounts by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Registration {
+    Open,
+    Closed,
+}
+
 /// Every setting of the product. Times are milliseconds, sizes bytes.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -94,6 +101,9 @@ pub struct Config {
     /// Worker loops for sockets; half of the cores when absent
     #[arg(long, env = "HAUS_WORKERS", value_parser = parse_workers, global = true)]
     pub workers: Option<usize>,
+    /// open: anybody registers; closed: accounts are made by those who run this
+    #[arg(long, env = "HAUS_REGISTRATION", value_enum, default_value = "open", global = true)]
+    pub registration: Registration,
     /// New accounts are ACTIVE members at once
     #[arg(long, env = "HAUS_AUTO_ACTIVATE", default_value_t = false, action = clap::ArgAction::Set, global = true)]
     pub auto_activate: bool,

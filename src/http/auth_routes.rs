@@ -12,9 +12,11 @@ use super::problem::{Problem, ProblemBody};
 use super::rate_limit::Limit;
 use super::state::AppState;
 use super::validate::Checks;
+use crate::config::Registration as RegistrationMode;
 use crate::identity::accounts::{Registration, SignedIn};
 use crate::identity::sessions::Client;
 use crate::identity::{Action, IdentityError};
+use crate::protocol::ErrorCode;
 use crate::text::{self, EMAIL_BYTES_MAX, password::CHARS_MAX as PASSWORD_CHARS_MAX};
 
 /// Characters of a display name.
@@ -46,13 +48,20 @@ pub struct RefreshBody {
 
 /// Register
 #[utoipa::path(post, path = "/v1/auth/register", tag = "auth", request_body = RegisterBody, security(()),
-    responses((status = 201, body = SignedIn), (status = 409, body = ProblemBody, description = "e-mail taken"),
+    responses((status = 201, body = SignedIn), (status = 403, body = ProblemBody, description = "registration is closed"),
+        (status = 409, body = ProblemBody, description = "e-mail taken"),
         (status = 422, body = ProblemBody), (status = 429, body = ProblemBody)))]
 pub async fn register(
     State(state): State<AppState>,
     ClientOf(client): ClientOf,
     JsonBody { value: body, .. }: JsonBody<RegisterBody>,
 ) -> Result<(StatusCode, Json<SignedIn>), Problem> {
+    if state.config.registration == RegistrationMode::Closed {
+        return Err(Problem::new(
+            ErrorCode::Forbidden,
+            "registration is closed: accounts are made by those who run this site",
+        ));
+    }
     let mut checks = Checks::default();
     let email = checks.email("email", &body.email);
     let password = checks.password("password", &body.password, &body.email, &body.display_name);

@@ -25,6 +25,8 @@ pub enum Limit {
     RefreshAddress,
     /// Websocket tickets of one profile.
     Ticket,
+    /// Searches of one profile.
+    Search,
 }
 
 impl Limit {
@@ -37,6 +39,7 @@ impl Limit {
             Self::RegisterAddress => (60.0, 2_000.0),
             Self::RefreshAddress => (200.0, 200.0),
             Self::Ticket => (60.0, 1_000.0),
+            Self::Search => (60.0, 250.0),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod profiles;
 pub mod refresh;
 pub mod revocation;
 pub mod seal;
+pub mod search;
 pub mod sessions;
 mod sweep;
 pub mod tickets;

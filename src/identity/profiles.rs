@@ -57,6 +57,11 @@ impl ProfileRow {
         }
     }
 
+    /// As `reader` may see it.
+    fn seen_by(self, reader: &Subject) -> Profile {
+        if is_open(reader, self.id, &self.privacy) { self.whole() } else { self.closed() }
+    }
+
     /// What somebody sees for whom the profile is closed: who it is, nothing about them.
     fn closed(self) -> Profile {
         Profile { pronouns: None, bio: None, cover_image: None, house_id: None, social_links: None, ..self.whole() }
@@ -70,14 +75,17 @@ impl Identity {
     /// `NotFound`, `Unavailable`.
     pub async fn profile(&self, reader: &Subject, id: Uuid) -> Result<Profile, IdentityError> {
         let row = reading(self.profile_row(id)).await?.ok_or(IdentityError::NotFound("no such profile"))?;
-        let open = reader.profile_id == id
-            || reader.standing.role == UserRole::Admin
-            || match row.privacy.as_str() {
-                "public" => true,
-                "members" => reader.standing.status == UserStatus::Active,
-                _ => false,
-            };
-        Ok(if open { row.whole() } else { row.closed() })
+        Ok(row.seen_by(reader))
+    }
+
+    /// The profiles of these ids as `reader` may see them, in this order; those that do not exist are left out.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn profiles_in_order(&self, reader: &Subject, ids: &[Uuid]) -> Result<Vec<Profile>, IdentityError> {
+        let statement = sqlx::query_as::<_, ProfileRow>(PROFILES).bind(ids);
+        let rows = reading(statement.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(|row| row.seen_by(reader)).collect())
     }
 
     /// Changes one's own profile and returns it.
@@ -120,9 +128,29 @@ impl Identity {
     }
 }
 
-const PROFILE: &str = "
-    SELECT p.id, p.display_name, p.pronouns, p.bio, p.avatar, p.cover_image, p.ballroom_name, p.role, p.status,
-           p.house_id, p.social_links::text AS social_links, p.created_at,
-           coalesce(s.privacy ->> 'profile', 'public') AS privacy
-    FROM profiles p LEFT JOIN user_settings s ON s.user_id = p.id
-    WHERE p.id = $1";
+/// Whether `reader` sees the whole of the profile `id` with this `privacy.profile`.
+pub(super) fn is_open(reader: &Subject, id: Uuid, privacy: &str) -> bool {
+    reader.profile_id == id
+        || reader.standing.role == UserRole::Admin
+        || match privacy {
+            "public" => true,
+            "members" => reader.standing.status == UserStatus::Active,
+            _ => false,
+        }
+}
+
+macro_rules! profile_rows {
+    ($from:literal) => {
+        concat!(
+            "SELECT p.id, p.display_name, p.pronouns, p.bio, p.avatar, p.cover_image, p.ballroom_name, p.role, p.status,
+                    p.house_id, p.social_links::text AS social_links, p.created_at,
+                    coalesce(s.privacy ->> 'profile', 'public') AS privacy
+             FROM profiles p LEFT JOIN user_settings s ON s.user_id = p.id ",
+            $from
+        )
+    };
+}
+
+const PROFILE: &str = profile_rows!("WHERE p.id = $1");
+const PROFILES: &str =
+    profile_rows!("JOIN unnest($1::uuid[]) WITH ORDINALITY AS w (id, place) ON w.id = p.id ORDER BY w.place");

@@ -47,6 +47,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_engine_reads"),
     migration!(5, "0005_houses"),
     migration!(6, "0006_session_origins"),
+    migration!(7, "0007_profile_search"),
 ];
 
 /// The runner's own tables; every database has them before its first migration.

@@ -30,6 +30,7 @@ mod rfc6455;
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
 mod routes;
+mod search;
 mod sends;
 mod services;
 mod socket;
