@@ -41,6 +41,9 @@ pub struct Config {
     /// Redis. Absent: in-process courier, one node only
     #[arg(long, env = "REDIS_URL", hide_env_values = true, global = true)]
     pub redis_url: Option<String>,
+    /// Certificates (PEM) that a rediss:// server is trusted by; the machine's when absent
+    #[arg(long, env = "HAUS_REDIS_CA", global = true)]
+    pub redis_ca: Option<PathBuf>,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "HAUS_LISTEN", default_value = "127.0.0.1:8080", global = true)]
     pub listen: SocketAddr,
@@ -68,6 +71,9 @@ pub struct Config {
     /// Root key: 32 bytes in base64, the same on all nodes. Absent: made in the data folder
     #[arg(long, env = "HAUS_SECRET_KEY", hide_env_values = true, global = true)]
     pub secret_key: Option<String>,
+    /// Root keys that are accepted beside it, comma separated: the last one after a change, the next one before it
+    #[arg(long, env = "HAUS_SECRET_KEYS_ALSO", hide_env_values = true, value_delimiter = ',', global = true)]
+    pub secret_keys_also: Vec<String>,
     /// off lifts rates and caps per address and profile, for load tests
     #[arg(long, env = "HAUS_LIMITS", value_enum, default_value = "on", global = true)]
     pub limits: Switch,
@@ -119,6 +125,19 @@ impl Config {
     /// Whether rates and caps apply.
     pub fn limits_on(&self) -> bool {
         self.limits == Switch::On
+    }
+
+    /// What `HAUS_REDIS_CA` holds.
+    ///
+    /// # Errors
+    /// A text that names the setting.
+    pub fn redis_ca(&self) -> Result<Option<Vec<u8>>, String> {
+        let Some(path) = &self.redis_ca else { return Ok(None) };
+        match std::fs::read(path) {
+            Ok(pem) if pem.windows(5).any(|part| part == b"-----") => Ok(Some(pem)),
+            Ok(_) => Err(format!("HAUS_REDIS_CA: {} holds no certificate (PEM)", path.display())),
+            Err(error) => Err(format!("HAUS_REDIS_CA: {}: {error}", path.display())),
+        }
     }
 }
 

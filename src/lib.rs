@@ -11,15 +11,16 @@
 //! | `realtime`  | `courier protocol updates limits telemetry saboteur` and traits it declares itself |
 //! | `messaging` | `store protocol updates telemetry saboteur text`                             |
 //! | `identity`  | `store protocol telemetry text`                                              |
-//! | `courier`   | `updates telemetry`                                                          |
-//! | `limits`    | `telemetry`                                                                  |
+//! | `courier`   | `updates deployment telemetry`                                               |
+//! | `limits`    | `deployment telemetry`                                                       |
 //! | `store`     | `config telemetry`                                                           |
 //! | `updates`   | `protocol`                                                                   |
 //! | `text`      | `protocol`                                                                   |
-//! | `protocol` `config` `telemetry` `saboteur` | nothing here                                  |
+//! | `protocol` `config` `deployment` `telemetry` `saboteur` | nothing here                     |
 
 pub mod config;
 pub mod courier;
+pub mod deployment;
 pub mod http;
 pub mod identity;
 pub mod limits;

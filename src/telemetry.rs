@@ -19,6 +19,7 @@ pub const DROP_REASONS: &[(&str, &str)] = &[
         "courier_inbound",
         "messages of other nodes, because this one did not keep up reading them; the poll runs at once",
     ),
+    ("courier_forged", "messages on our channels that no node of this deployment sealed; nothing of them is used"),
     ("courier_malformed", "messages of other nodes that could not be read"),
     ("ring", "rings of recent updates forgotten to keep within memory; resumes read the log instead"),
     ("send_queue", "sends refused with `overloaded`, because too many waited for their commit"),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use haus::identity::{Keys, binding};
 use haus::store::admission::{self, START_PATIENCE};
 use haus::store::embedded::{EmbeddedError, EmbeddedOptions, EmbeddedPostgres, Urls};
 use haus::store::migrate::{self, Login, Target};
@@ -63,6 +64,13 @@ impl Database {
     pub async fn admitted_pool(&self) -> Result<PgPool, CliError> {
         admission::admit(&self.url, START_PATIENCE).await?;
         Ok(pools::connect(&self.url, "command", COMMAND_POOL, &SafetyState::default())?)
+    }
+
+    /// The same, and the keys as this database knows them: the one door of every command that uses the root key.
+    pub async fn bound(&self, keys: Keys) -> Result<(PgPool, Keys), CliError> {
+        let pool = self.admitted_pool().await?;
+        let bound = binding::bind(&pool, keys).await?;
+        Ok((pool, bound.keys))
     }
 
     pub async fn close(self) {

@@ -4,9 +4,12 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use clap::Args;
+use haus::identity::Keys;
+use haus::identity::binding::{self, BindError};
 use haus::store::admission;
 use haus::store::admission::few;
 use haus::store::migrate::{self, SchemaState};
+use haus::store::pools;
 use haus::store::restored;
 use haus::store::safety::{SafetyState, check_role, check_settings};
 use serde::Serialize;
@@ -45,13 +48,18 @@ impl Finding {
 }
 
 pub async fn run(mut settings: Settings, args: DoctorArgs) -> Result<(), CliError> {
-    let mut findings = vec![Finding::of("secret", secret(&mut settings)), Finding::of("listen", listen(&settings))];
+    let mut findings = vec![Finding::of("listen", listen(&settings))];
+    let keys = secret(&mut settings);
     match Database::open(&settings).await {
         Ok(database) => {
+            findings.push(Finding::of("secret", belongs(&database, keys).await));
             findings.extend(examine(&database).await);
             database.close().await;
         }
-        Err(error) => findings.push(Finding::of("database", Err(error.text().to_owned()))),
+        Err(error) => {
+            findings.push(Finding::of("secret", keys.map(|(name, _)| name)));
+            findings.push(Finding::of("database", Err(error.text().to_owned())));
+        }
     }
     findings.push(Finding::of("courier", courier(&settings).await));
     let wrong = findings.iter().filter(|finding| !finding.ok).count();
@@ -65,10 +73,25 @@ pub async fn run(mut settings: Settings, args: DoctorArgs) -> Result<(), CliErro
     if wrong > 0 { Err(CliError::failed(format!("{wrong} of {} checks are bad", findings.len()))) } else { Ok(()) }
 }
 
-fn secret(settings: &mut Settings) -> Result<String, String> {
+fn secret(settings: &mut Settings) -> Result<(String, Keys), String> {
     let given = settings.config.secret_key.is_some();
-    secret::load(&mut settings.config).map_err(|error| error.text().to_owned())?;
-    Ok(if given { "HAUS_SECRET_KEY" } else { "secret.key in the data folder" }.to_owned())
+    let keys = secret::load(&mut settings.config).map_err(|error| error.text().to_owned())?;
+    Ok((if given { "HAUS_SECRET_KEY" } else { "secret.key in the data folder" }.to_owned(), keys))
+}
+
+/// Whether the key is that of the database; where that cannot be asked, `database` says why.
+async fn belongs(database: &Database, keys: Result<(String, Keys), String>) -> Result<String, String> {
+    let (name, keys) = keys?;
+    if admission::connect(&database.url, PATIENCE).await.is_err() {
+        return Ok(name);
+    }
+    let pool =
+        pools::connect(&database.url, "doctor", 1, &SafetyState::default()).map_err(|error| error.to_string())?;
+    match binding::bind(&pool, keys).await {
+        Ok(bound) => Ok(format!("{name}, that of deployment {}", bound.deployment)),
+        Err(BindError::Database(_) | BindError::NotMigrated) => Ok(name),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn listen(settings: &Settings) -> Result<String, String> {

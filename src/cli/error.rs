@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use haus::identity::binding::BindError;
 use haus::store::DbError;
 use haus::store::admission::Refused;
 use haus::store::embedded::EmbeddedError;
@@ -48,6 +49,12 @@ impl From<EmbeddedError> for CliError {
 
 impl From<Refused> for CliError {
     fn from(error: Refused) -> Self {
+        Self { code: error.exit_code(), text: error.to_string() }
+    }
+}
+
+impl From<BindError> for CliError {
+    fn from(error: BindError) -> Self {
         Self { code: error.exit_code(), text: error.to_string() }
     }
 }

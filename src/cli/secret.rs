@@ -7,20 +7,25 @@ use std::path::Path;
 
 use haus::config::Config;
 use haus::identity::Keys;
-use haus::identity::keys::{new_root_key, parse_root_key};
+use haus::identity::keys::{new_root_key, of_settings};
 
 use super::error::CliError;
 
-/// Fills `config.secret_key` in, so that every layer sees the same, and derives the keys.
+/// Fills `config.secret_key` in, so that every layer sees the same, and derives the keys. For a database of the
+/// operator's the key must be given: one made here would be another on every node, and lost with this folder.
 pub fn load(config: &mut Config) -> Result<Keys, CliError> {
-    let text = match config.secret_key.clone() {
-        Some(text) => text,
-        None => kept(&config.data_dir)?,
+    let text = match (config.secret_key.clone(), &config.database_url) {
+        (Some(text), _) => text,
+        (None, Some(_)) => {
+            return Err(CliError::setting(
+                "HAUS_SECRET_KEY: needed where DATABASE_URL is set, the same on all nodes (openssl rand -base64 32)",
+            ));
+        }
+        (None, None) => kept(&config.data_dir)?,
     };
-    let root = parse_root_key(text.trim())
-        .ok_or_else(|| CliError::setting("HAUS_SECRET_KEY: 32 bytes in base64 are needed (openssl rand -base64 32)"))?;
+    let keys = of_settings(&text, &config.secret_keys_also).map_err(CliError::setting)?;
     config.secret_key = Some(text.trim().to_owned());
-    Ok(Keys::derive(&root)?)
+    Ok(keys)
 }
 
 /// The key in `<data>/secret.key`, made at the first use.

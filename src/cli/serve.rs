@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener};
 
 use haus::identity::Keys;
 use haus::startup::{self, Services};
-use haus::store::admission::{self, START_PATIENCE};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -36,7 +35,7 @@ pub async fn run(mut settings: Settings) -> Result<(), CliError> {
         _ = asked.wait_for(|asked| *asked) => return Ok(()),
     };
     let done = tokio::select! {
-        done = prepare_and_serve(&settings, listener, &database, &keys, asked.clone()) => done,
+        done = prepare_and_serve(&settings, listener, &database, keys, asked.clone()) => done,
         () = ended(second) => Err(CliError::failed("ended by a second signal")),
     };
     database.close().await;
@@ -47,7 +46,7 @@ async fn prepare_and_serve(
     settings: &Settings,
     listener: TcpListener,
     database: &Database,
-    keys: &Keys,
+    keys: Keys,
     mut asked: watch::Receiver<bool>,
 ) -> Result<(), CliError> {
     let logins = tokio::select! {
@@ -65,13 +64,13 @@ async fn prepare_and_serve(
         .map_err(|error| CliError::with_code(error.exit_code(), error.to_string()))
 }
 
-/// Refuses a bad database; fills the private one at the first start. Returns who can log in.
-async fn prepare(settings: &Settings, database: &Database, keys: &Keys) -> Result<Option<String>, CliError> {
-    admission::admit(&database.url, START_PATIENCE).await?;
+/// Fills the private database at the first start; another is examined by the start itself. Returns who can log in.
+async fn prepare(settings: &Settings, database: &Database, keys: Keys) -> Result<Option<String>, CliError> {
     if !database.is_private {
         return Ok(None);
     }
-    seed::first_start(settings, database, keys).await.map(Some)
+    let (_, keys) = database.bound(keys).await?;
+    seed::first_start(settings, database, &keys).await.map(Some)
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {

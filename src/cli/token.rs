@@ -25,13 +25,14 @@ pub struct TokenArgs {
 pub async fn run(mut settings: Settings, args: TokenArgs) -> Result<(), CliError> {
     let keys = secret::load(&mut settings.config)?;
     let database = Database::open(&settings).await?;
-    let made = issue(&database, &keys, &args).await;
+    let made = issue(&database, keys, &args).await;
     database.close().await;
     print_line(&made?)
 }
 
-async fn issue(database: &Database, keys: &Keys, args: &TokenArgs) -> Result<String, CliError> {
-    let identity = identity(database.admitted_pool().await?, keys, args.ttl)?;
+async fn issue(database: &Database, keys: Keys, args: &TokenArgs) -> Result<String, CliError> {
+    let (pool, keys) = database.bound(keys).await?;
+    let identity = identity(pool, &keys, args.ttl)?;
     let profile_id = match (&args.profile, &args.email) {
         (Some(id), _) => *id,
         (None, Some(email)) => identity

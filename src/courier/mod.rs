@@ -12,6 +12,14 @@ use crate::updates::Update;
 /// Channels that streams hash to; the same on all nodes.
 pub const SHARDS: u16 = 128;
 
+/// A key of the deployment that seals what nodes tell each other.
+#[derive(Clone)]
+pub struct SealKey {
+    /// Of the root key it was derived from.
+    pub id: [u8; 4],
+    pub key: [u8; 32],
+}
+
 /// What a driver tells the node.
 #[derive(Debug)]
 pub enum CourierEvent {

@@ -3,11 +3,13 @@
 //!
 //! A canary travels the whole path four times a second; when it does not come back the connections are made anew. What
 //! was missed meanwhile is found by the poll, which a `Gap` sets off. Channels are plain pub/sub channels, which a Redis
-//! Cluster broadcasts to all its nodes: sharded pub/sub (`SSUBSCRIBE`) would be a third driver.
+//! Cluster broadcasts to all its nodes: sharded pub/sub (`SSUBSCRIBE`) would be a third driver. Their names carry the
+//! deployment and its epoch, and every message a seal: nobody else who may publish there can speak for a node.
 
 mod inbound;
 mod publisher;
 mod pulse;
+mod seal;
 mod subscriber;
 mod wire;
 
@@ -15,15 +17,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::{Courier, CourierEvent, EventSink, Health, SHARDS};
+use super::{Courier, CourierEvent, EventSink, Health, SHARDS, SealKey};
+use crate::deployment::Deployment;
 use crate::updates::Update;
 use inbound::Inbound;
 use publisher::Outbound;
 use pulse::{Pulse, Turn};
+use seal::Signer;
 
 /// Connecting, the handshake included.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -38,6 +42,8 @@ struct Shared {
     sink: EventSink,
     /// Marks what this driver published; fresh with every start.
     origin: Uuid,
+    deployment: Arc<Deployment>,
+    signer: Signer,
     outbound: Outbound,
     inbound: Arc<Inbound>,
     /// At most [`SHARDS`].
@@ -53,19 +59,25 @@ pub struct RedisCourier {
 }
 
 impl RedisCourier {
-    /// Starts the driver on the current runtime; an unreachable Redis is tried again for ever.
+    /// Starts the driver on the current runtime; an unreachable Redis is tried again for ever. The first of `keys` seals
+    /// what is published, all of them are believed. `ca`: see [`client`].
     ///
     /// # Errors
     /// When `url` is no Redis URL.
-    pub fn start(url: &str, sink: EventSink) -> Result<Self, redis::RedisError> {
-        let info = url.into_connection_info()?;
-        // Only RESP3 hands messages over as they come; RESP2 would put an unbounded queue in between.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    pub fn start(
+        url: &str,
+        ca: Option<&[u8]>,
+        deployment: Arc<Deployment>,
+        keys: &[SealKey],
+        sink: EventSink,
+    ) -> Result<Self, redis::RedisError> {
         let shared = Arc::new(Shared {
-            client: Client::open(info.set_redis_settings(settings))?,
+            client: client(url, ca)?,
             sink,
             origin: Uuid::new_v4(),
-            outbound: Outbound::default(),
+            outbound: Outbound::new(deployment.epoch()),
+            deployment,
+            signer: Signer::new(keys),
             inbound: Arc::default(),
             wanted: Mutex::default(),
             wants: Notify::new(),
@@ -79,6 +91,22 @@ impl RedisCourier {
     }
 }
 
+/// A client for `url`; `rediss://` is spoken over TLS, with the roots of the machine or, where given, with those in `ca`
+/// (PEM) alone.
+///
+/// # Errors
+/// When `url` is no Redis URL, or `ca` holds no certificate.
+pub fn client(url: &str, ca: Option<&[u8]>) -> Result<Client, redis::RedisError> {
+    let info = url.into_connection_info()?;
+    // Only RESP3 hands messages over as they come; RESP2 would put an unbounded queue in between.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let info = info.set_redis_settings(settings);
+    match ca {
+        Some(ca) => Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(ca.to_owned()) }),
+        None => Client::open(info),
+    }
+}
+
 async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
     tokio::select! {
         () = work => {}
@@ -89,7 +117,7 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
 
 impl Courier for RedisCourier {
     fn publish(&self, updates: &[Update]) {
-        self.shared.outbound.push(updates);
+        self.shared.outbound.push(self.shared.deployment.epoch(), updates);
     }
 
     fn subscribe(&self, shards: &[u16]) {

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod authorize;
+pub mod binding;
 pub mod error;
 pub mod keys;
 pub mod passwords;

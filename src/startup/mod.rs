@@ -13,12 +13,14 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::courier::{self, Courier, CourierEvent, EventSink};
+use crate::courier::{self, Courier, CourierEvent, EventSink, SealKey};
+use crate::deployment::Deployment;
 use crate::http::ops::Vitals;
 use crate::http::server::{self, Connections};
 use crate::http::socket::Sockets;
 use crate::http::state::Ports;
 use crate::http::{AppState, site};
+use crate::identity::binding::{self, BindError};
 use crate::identity::{Identity, IdentitySettings, Keys, PasswordCost, keys};
 use crate::limits::{Addresses, RateLimiter};
 use crate::messaging::batcher::Batcher;
@@ -47,6 +49,8 @@ pub enum StartupError {
     Setting(String),
     #[error("{0}")]
     Database(#[from] Refused),
+    #[error(transparent)]
+    Key(#[from] BindError),
     #[error("{0}")]
     Failed(String),
 }
@@ -58,6 +62,7 @@ impl StartupError {
             Self::Failed(_) => 1,
             Self::Setting(_) => 2,
             Self::Database(refused) => refused.exit_code(),
+            Self::Key(error) => error.exit_code(),
         }
     }
 
@@ -95,9 +100,10 @@ pub async fn run(
     let epoch = epoch::load(&pool).await.map_err(StartupError::failed)?;
     renumber(&pool).await;
 
-    let root = keys::parse_root_key(&services.secret_key)
-        .ok_or_else(|| StartupError::Setting("HAUS_SECRET_KEY: 32 bytes in base64 are needed".into()))?;
-    let keys = Keys::derive(&root).map_err(StartupError::failed)?;
+    let keys = keys::of_settings(&services.secret_key, &config.secret_keys_also).map_err(StartupError::Setting)?;
+    let binding::Bound { deployment, keys } = binding::bind(&pool, keys).await?;
+    let deployment = Deployment::new(deployment, epoch);
+    let redis_ca = config.redis_ca().map_err(StartupError::Setting)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = IdentitySettings {
         access_ttl_ms: config.access_ttl_ms,
@@ -110,7 +116,7 @@ pub async fn run(
 
     // The courier speaks to the hub, and the hub to the courier: the way back is known a moment later.
     let listening: Arc<OnceLock<Listening>> = Arc::new(OnceLock::new());
-    let courier = start_courier(&services, listening.clone())?;
+    let courier = start_courier(&services, redis_ca.as_deref(), &deployment, &keys, listening.clone())?;
     let parts = Node::hub(&courier);
     let _ = listening.set(parts.clone());
 
@@ -121,7 +127,8 @@ pub async fn run(
     let checker = Arc::new(SendChecker::new(&keys.message_mac));
     let rates = Arc::new(RateLimiter::new(config.sends_per_10s, config.limits_on()));
     if let Some(url) = &services.redis_url {
-        rates.share(url).map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
+        let shared = rates.share(url, redis_ca.as_deref(), deployment.clone());
+        shared.map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
     }
     let pools = (pool.clone(), send_pool.clone());
     let _sampling = telemetry::sample(move |metrics| {
@@ -148,7 +155,7 @@ pub async fn run(
     tokio::spawn(revoked.clone().keep_polling(pool.clone()));
     let partition_missing = Arc::new(AtomicBool::new(false));
     tokio::spawn(watch_partitions(pool.clone(), partition_missing.clone()));
-    tokio::spawn(watch_database(pool.clone(), safety_state, node.clone()));
+    tokio::spawn(watch_database(pool.clone(), safety_state, node.clone(), deployment));
 
     let config = Arc::new(config);
     let shared = node.shared.clone();
@@ -216,7 +223,13 @@ fn engine_options(config: &Config, name: &str, cores: usize) -> EngineOptions {
     }
 }
 
-fn start_courier(services: &Services, listening: Arc<OnceLock<Listening>>) -> Result<Arc<dyn Courier>, StartupError> {
+fn start_courier(
+    services: &Services,
+    redis_ca: Option<&[u8]>,
+    deployment: &Arc<Deployment>,
+    keys: &Keys,
+    listening: Arc<OnceLock<Listening>>,
+) -> Result<Arc<dyn Courier>, StartupError> {
     let sink: EventSink = Arc::new(move |event: CourierEvent| {
         if let Some((hub, repairs)) = listening.get() {
             Node::hear(hub, repairs, event);
@@ -225,7 +238,8 @@ fn start_courier(services: &Services, listening: Arc<OnceLock<Listening>>) -> Re
     match &services.redis_url {
         None => Ok(Arc::new(courier::in_process::InProcess::new(sink))),
         Some(url) => {
-            let courier = courier::redis::RedisCourier::start(url, sink)
+            let seals: Vec<SealKey> = keys.ring().map(|one| SealKey { id: one.id, key: one.courier }).collect();
+            let courier = courier::redis::RedisCourier::start(url, redis_ca, deployment.clone(), &seals, sink)
                 .map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
             Ok(Arc::new(courier))
         }
@@ -239,7 +253,7 @@ fn revoke_sockets(identity: &Identity, node: &Arc<Node>) {
 
 /// Looks once a second whether the database still keeps what it acknowledges, and whether it is still the one whose
 /// history clients hold: after an outage its identity is compared anew, and `haus epoch new` is noticed.
-async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
+async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>, deployment: Arc<Deployment>) {
     let mut was_away = false;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -255,6 +269,7 @@ async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>) {
         if let Ok(found) = read {
             was_away = false;
             if let Some(epoch) = found {
+                deployment.keep_epoch(epoch);
                 node.keep_epoch(&epoch.to_string());
             }
         }

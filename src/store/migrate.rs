@@ -50,7 +50,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_profile_search"),
 ];
 
-/// The runner's own tables; every database has them before its first migration.
+/// The runner's own tables; every database has them before its first migration, and no way back drops them: without
+/// `root_keys` nothing that was sealed could be read again.
 const BOOKKEEPING: &str = "
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version integer PRIMARY KEY,
@@ -66,7 +67,24 @@ CREATE TABLE IF NOT EXISTS stream_epoch (
     keep boolean NOT NULL DEFAULT false,
     since timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE IF NOT EXISTS deployment (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    database_oid oid NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO deployment (database_oid) SELECT oid FROM pg_database WHERE datname = current_database()
+ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS root_keys (
+    key_id bytea PRIMARY KEY,
+    check_value bytea NOT NULL,
+    message_mac bytea NOT NULL,
+    bound_at timestamptz NOT NULL DEFAULT now(),
+    used_at timestamptz NOT NULL DEFAULT now()
+);
 GRANT SELECT ON schema_migrations TO haus_app;
+GRANT SELECT, UPDATE ON deployment TO haus_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON root_keys TO haus_app;
 GRANT SELECT, INSERT, UPDATE ON stream_epoch TO haus_app;
 ";
 

@@ -3,6 +3,7 @@
 mod contract;
 mod faults;
 mod nodes;
+mod strangers;
 
 use nodes::{Network, Nodes};
 
@@ -14,6 +15,6 @@ async fn in_process_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_keeps_the_contract() {
     let redis = nodes::Server::start();
-    let network = Network::Redis(redis.url());
+    let network = Network::redis(redis.url());
     contract::all(|| Nodes::start(&network, 3)).await;
 }

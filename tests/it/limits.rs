@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use haus::deployment::Deployment;
 use haus::limits::RateLimiter;
 use uuid::Uuid;
 
 use crate::rig::Folder;
 use crate::rig::redis::Redis;
 
-fn node(redis: &Redis, per_10s: u32) -> Arc<RateLimiter> {
+fn node(redis: &Redis, per_10s: u32, deployment: &Arc<Deployment>) -> Arc<RateLimiter> {
     let limiter = Arc::new(RateLimiter::new(per_10s, true));
-    limiter.share(&redis.url()).unwrap();
+    limiter.share(&redis.url(), None, deployment.clone()).unwrap();
     limiter
 }
 
@@ -24,7 +25,8 @@ fn passing(limiter: &RateLimiter, profile: Uuid, most: u32) -> u32 {
 async fn nodes_share_a_profiles_rate_and_each_goes_on_without_redis() {
     let logs = Folder::new("limits").unwrap();
     let mut redis = Redis::start(logs.path()).unwrap();
-    let (one, two) = (node(&redis, 500), node(&redis, 500));
+    let deployment = Deployment::new(Uuid::new_v4(), Uuid::now_v7());
+    let (one, two) = (node(&redis, 500, &deployment), node(&redis, 500, &deployment));
     let profile = Uuid::now_v7();
     // Both let the profile begin; as soon as they have spoken, it has spent its bucket twice.
     assert_eq!(passing(&one, profile, 500), 500);

@@ -13,6 +13,7 @@ mod identity;
 mod identity_faults;
 mod identity_tokens;
 mod input;
+mod keys;
 mod limits;
 mod log;
 mod members;

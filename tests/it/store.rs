@@ -56,7 +56,7 @@ fn haus(folder: &Folder, urls: Option<&Urls>, arguments: &[&str]) -> Output {
     command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HAUS_DATA_DIR", folder.path()).env("HAUS_LISTEN", "127.0.0.1:0").env("HAUS_LOG", "error");
     if let Some(urls) = urls {
-        command.env("DATABASE_URL", &urls.application);
+        command.env("DATABASE_URL", &urls.application).env("HAUS_SECRET_KEY", crate::cluster::SECRET_KEY);
     }
     command.output().unwrap()
 }

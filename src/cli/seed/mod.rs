@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::Args;
 use haus::identity::Keys;
-use haus::store::admission::{self, START_PATIENCE};
 use uuid::Uuid;
 
 use super::database::Database;
@@ -43,13 +42,13 @@ pub async fn run(mut settings: Settings, args: SeedArgs) -> Result<(), CliError>
     }
     let keys = secret::load(&mut settings.config)?;
     let database = Database::open(&settings).await?;
-    let done = work(&settings, &database, &keys, &args).await;
+    let done = work(&settings, &database, keys, &args).await;
     database.close().await;
     done
 }
 
-async fn work(settings: &Settings, database: &Database, keys: &Keys, args: &SeedArgs) -> Result<(), CliError> {
-    admission::admit(&database.url, START_PATIENCE).await?;
+async fn work(settings: &Settings, database: &Database, keys: Keys, args: &SeedArgs) -> Result<(), CliError> {
+    let keys = &database.bound(keys).await?.1;
     if let (Some(people), Some(out)) = (args.people, &args.out) {
         let size = crowd::Size { people, threads: args.threads, members: args.members };
         return crowd::seed(database, keys, size, out).await;

@@ -3,13 +3,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
-use super::wire::{self, Channel};
+use super::wire::{self, Channel, Names, Unread};
 use super::{Shared, lock};
 use crate::courier::CourierEvent;
 use crate::telemetry::metrics;
@@ -17,13 +17,18 @@ use crate::telemetry::metrics;
 /// Bytes waiting to be read; messages beyond are let go, counted, and the log is polled at once.
 pub const INBOUND_BYTES: usize = 64 << 20;
 
+/// Between two lines of the log about forged messages.
+const FORGED_TOLD: Duration = Duration::from_secs(60);
+
 /// Bytes that an item costs besides its payload.
 const ITEM_BYTES: usize = 128;
 
 /// Something from Redis, in its order.
 enum Item {
-    Message(Channel, Bytes),
-    Confirmed(u16),
+    /// Name of the channel, and what came there.
+    Message(Vec<u8>, Bytes),
+    /// Name of the channel that is heard from now on.
+    Confirmed(Vec<u8>),
 }
 
 #[derive(Default)]
@@ -38,6 +43,8 @@ struct Queue {
 pub struct Inbound {
     queue: Mutex<Queue>,
     filled: Notify,
+    /// When the log was last told of forged messages.
+    forged_told: Mutex<Option<Instant>>,
 }
 
 impl Inbound {
@@ -62,10 +69,9 @@ impl Inbound {
 fn item(info: PushInfo) -> Option<Item> {
     let mut data = info.data.into_iter();
     let Some(Value::BulkString(name)) = data.next() else { return None };
-    let channel = Channel::parse(&name)?;
-    match (info.kind, channel, data.next()) {
-        (PushKind::Message, channel, Some(Value::BulkString(payload))) => Some(Item::Message(channel, payload.into())),
-        (PushKind::Subscribe, Channel::Shard(shard), _) => Some(Item::Confirmed(shard)),
+    match (info.kind, data.next()) {
+        (PushKind::Message, Some(Value::BulkString(payload))) => Some(Item::Message(name, payload.into())),
+        (PushKind::Subscribe, _) => Some(Item::Confirmed(name)),
         _ => None,
     }
 }
@@ -75,13 +81,18 @@ pub async fn run(shared: Arc<Shared>) {
     loop {
         shared.inbound.filled.notified().await;
         let taken = std::mem::take(&mut *lock(&shared.inbound.queue));
+        let names = Names::new(shared.deployment.prefix());
         let mut confirmed = Vec::new();
         for item in taken.items {
             match item {
-                Item::Confirmed(shard) => confirmed.push(shard),
-                Item::Message(channel, payload) => {
+                Item::Confirmed(name) => {
+                    if let Some(Channel::Shard(shard)) = names.parse(&name) {
+                        confirmed.push(shard);
+                    }
+                }
+                Item::Message(name, payload) => {
                     tell_confirmed(&shared, &mut confirmed);
-                    receive(&shared, &channel, payload);
+                    receive(&shared, &names, &name, payload);
                     tokio::task::consume_budget().await;
                 }
             }
@@ -99,13 +110,21 @@ fn tell_confirmed(shared: &Shared, confirmed: &mut Vec<u16>) {
     }
 }
 
-fn receive(shared: &Shared, channel: &Channel, payload: Bytes) {
-    if *channel == Channel::Canary {
-        let sent_ms = payload.as_ref().try_into().map_or(0, u64::from_be_bytes);
-        shared.turned(shared.pulse.returned(sent_ms));
+fn receive(shared: &Shared, names: &Names, name: &[u8], payload: Bytes) {
+    // What still comes of an epoch that is over is none of ours.
+    let Some(channel) = names.parse(name) else { return };
+    if channel == Channel::Canary {
+        match wire::canary_sent_ms(&shared.signer, shared.origin, name, payload) {
+            Some(sent_ms) => shared.turned(shared.pulse.returned(sent_ms)),
+            None => forged(shared),
+        }
         return;
     }
-    let Some(foreign) = wire::unpack(shared.origin, payload) else { return };
+    let foreign = match wire::unpack(&shared.signer, shared.origin, name, payload) {
+        Ok(foreign) => foreign,
+        Err(Unread::Own) => return,
+        Err(Unread::Forged) => return forged(shared),
+    };
     if let Some(error) = foreign.malformed {
         metrics().dropped.with_label_values(&["courier_malformed"]).inc();
         tracing::warn!(%error, "a message of another node cannot be read");
@@ -114,12 +133,22 @@ fn receive(shared: &Shared, channel: &Channel, payload: Bytes) {
     } else {
         metrics().courier_lag_seconds.observe(unix_us().saturating_sub(foreign.sent_us) as f64 / 1e6);
     }
-    if *channel == Channel::Notice {
+    if channel == Channel::Notice {
         (shared.sink)(CourierEvent::Gap);
     }
     if !foreign.updates.is_empty() {
         metrics().courier_received.inc_by(foreign.updates.len() as u64);
         (shared.sink)(CourierEvent::Updates(foreign.updates));
+    }
+}
+
+/// Counts a message that nobody of ours sent; the log is told now and then, as its sender decides how many there are.
+fn forged(shared: &Shared) {
+    metrics().dropped.with_label_values(&["courier_forged"]).inc();
+    let mut last = lock(&shared.inbound.forged_told);
+    if last.is_none_or(|last| last.elapsed() >= FORGED_TOLD) {
+        *last = Some(Instant::now());
+        tracing::warn!("messages on our channels of Redis are not sealed by this deployment; they are ignored");
     }
 }
 
@@ -138,7 +167,7 @@ mod tests {
         let inbound = Inbound::default();
         let payload = vec![0_u8; 8 << 20];
         for _ in 0..10 {
-            let data = vec![Value::BulkString(b"haus:s:1".to_vec()), Value::BulkString(payload.clone())];
+            let data = vec![Value::BulkString(b"haus:a:1:s:1".to_vec()), Value::BulkString(payload.clone())];
             inbound.push(PushInfo { kind: PushKind::Message, data });
         }
         let queue = lock(&inbound.queue);

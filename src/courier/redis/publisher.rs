@@ -12,10 +12,12 @@ use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::inbound::unix_us;
 use super::pulse::CANARY;
-use super::{BACKOFF, CONNECT, RESPONSE, Shared, lock, next_pause, wire};
+use super::wire::{Names, Writer};
+use super::{BACKOFF, CONNECT, RESPONSE, Shared, lock, next_pause};
 use crate::telemetry::metrics;
 use crate::updates::Update;
 
@@ -27,6 +29,8 @@ const WRITE_BYTES: usize = 2 << 20;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 struct Queue {
+    /// In which all of them were committed: of a history that was lost nothing is told any more.
+    epoch: Uuid,
     updates: VecDeque<Update>,
     bytes: usize,
     /// Whether there is hope that Redis takes them soon.
@@ -42,26 +46,29 @@ pub struct Outbound {
     filled: Notify,
 }
 
-impl Default for Outbound {
-    fn default() -> Self {
-        let queue = Queue { updates: VecDeque::new(), bytes: 0, open: true, owes_notice: false };
-        Self { queue: Mutex::new(queue), canary_asked: AtomicBool::new(false), filled: Notify::new() }
-    }
-}
-
 /// Bytes that an update costs while it waits.
 fn cost(update: &Update) -> usize {
     size_of::<Update>() + update.frame.len()
 }
 
 impl Outbound {
-    /// Appends, unless there is no room or no Redis.
-    pub fn push(&self, updates: &[Update]) {
+    pub fn new(epoch: Uuid) -> Self {
+        let queue = Queue { epoch, updates: VecDeque::new(), bytes: 0, open: true, owes_notice: false };
+        Self { queue: Mutex::new(queue), canary_asked: AtomicBool::new(false), filled: Notify::new() }
+    }
+
+    /// Appends what was committed in `epoch`, unless there is no room or no Redis.
+    pub fn push(&self, epoch: Uuid, updates: &[Update]) {
         if updates.is_empty() {
             return;
         }
         let bytes: usize = updates.iter().map(cost).sum();
         let mut queue = lock(&self.queue);
+        if queue.epoch != epoch {
+            queue.epoch = epoch;
+            queue.updates.clear();
+            queue.bytes = 0;
+        }
         if queue.open && queue.bytes + bytes <= QUEUE_BYTES {
             queue.bytes += bytes;
             queue.updates.extend(updates.iter().cloned());
@@ -88,7 +95,7 @@ impl Outbound {
     }
 
     /// The oldest that make one write, and whether the others are to be told of losses.
-    fn take(&self) -> (Vec<Update>, bool) {
+    fn take(&self) -> Write {
         let mut queue = lock(&self.queue);
         let mut bytes = 0;
         let fits = queue.updates.iter().take_while(|update| {
@@ -99,7 +106,7 @@ impl Outbound {
         let count = fits.count();
         let taken: Vec<Update> = queue.updates.drain(..count).collect();
         queue.bytes -= taken.iter().map(cost).sum::<usize>();
-        (taken, std::mem::take(&mut queue.owes_notice))
+        Write { epoch: queue.epoch, updates: taken, notice: std::mem::take(&mut queue.owes_notice) }
     }
 
     fn open(&self) {
@@ -122,6 +129,7 @@ impl Outbound {
 /// One write: what is in it, until Redis took it.
 #[derive(Default)]
 struct Write {
+    epoch: Uuid,
     updates: Vec<Update>,
     notice: bool,
 }
@@ -156,8 +164,11 @@ async fn drain(shared: &Shared, connection: &mut MultiplexedConnection, unwritte
     let mut canary_due = Instant::now();
     loop {
         if unwritten.updates.is_empty() {
-            let (updates, notice) = shared.outbound.take();
-            *unwritten = Write { updates, notice: unwritten.notice || notice };
+            let next = shared.outbound.take();
+            *unwritten = Write { notice: unwritten.notice || next.notice, ..next };
+        }
+        if unwritten.epoch != shared.deployment.epoch() {
+            *unwritten = Write { epoch: shared.deployment.epoch(), ..Write::default() };
         }
         let canary = shared.outbound.canary_asked.swap(false, Ordering::Relaxed) || Instant::now() >= canary_due;
         if unwritten.updates.is_empty() && !unwritten.notice && !canary {
@@ -187,23 +198,21 @@ async fn write(
     what: &Write,
     canary: bool,
 ) -> Result<(), redis::RedisError> {
+    let names = Names::new(shared.deployment.prefix_in(what.epoch));
+    let writer = Writer { names: &names, signer: &shared.signer, origin: shared.origin, now_us: unix_us() };
+    let mut messages = writer.pack(&what.updates);
+    messages.extend(what.notice.then(|| writer.notice()));
+    messages.extend(canary.then(|| writer.canary(shared.pulse.now_ms())));
     let mut pipe = redis::pipe();
-    for (shard, message) in wire::pack(shared.origin, unix_us(), &what.updates) {
-        pipe.cmd("PUBLISH").arg(wire::shard_channel(shard)).arg(&message[..]).ignore();
-    }
-    if what.notice {
-        pipe.cmd("PUBLISH").arg(wire::NOTICE).arg(&wire::header(shared.origin, unix_us())[..]).ignore();
-    }
-    if canary {
-        let sent_ms = shared.pulse.now_ms().to_be_bytes();
-        pipe.cmd("PUBLISH").arg(wire::canary_channel(shared.origin)).arg(&sent_ms[..]).ignore();
+    for (channel, message) in messages {
+        pipe.cmd("PUBLISH").arg(channel).arg(&message[..]).ignore();
     }
     pipe.query_async(connection).await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Outbound, QUEUE_BYTES, WRITE_BYTES, cost, lock};
+    use super::{Outbound, QUEUE_BYTES, WRITE_BYTES, Write, cost, lock};
     use crate::updates::{StreamId, Touch, Update, UpdateKind};
     use bytes::Bytes;
     use uuid::Uuid;
@@ -215,15 +224,15 @@ mod tests {
 
     #[test]
     fn takes_in_order_and_never_more_than_its_limit() {
-        let outbound = Outbound::default();
+        let outbound = Outbound::new(Uuid::nil());
         for seq in 1..=40 {
-            outbound.push(&[update(seq, 1 << 20)]);
+            outbound.push(Uuid::nil(), &[update(seq, 1 << 20)]);
         }
         assert!(lock(&outbound.queue).bytes <= QUEUE_BYTES);
         let mut seqs = Vec::new();
         let mut noticed = false;
         loop {
-            let (taken, notice) = outbound.take();
+            let Write { updates: taken, notice, .. } = outbound.take();
             noticed |= notice;
             if taken.is_empty() {
                 break;
@@ -238,14 +247,24 @@ mod tests {
 
     #[test]
     fn without_redis_everything_is_let_go() {
-        let outbound = Outbound::default();
-        outbound.push(&[update(1, 10)]);
+        let outbound = Outbound::new(Uuid::nil());
+        outbound.push(Uuid::nil(), &[update(1, 10)]);
         outbound.close(vec![update(0, 10)]);
-        outbound.push(&[Update { frame: Bytes::new(), ..update(2, 0) }]);
-        let (taken, notice) = outbound.take();
+        outbound.push(Uuid::nil(), &[Update { frame: Bytes::new(), ..update(2, 0) }]);
+        let Write { updates: taken, notice, .. } = outbound.take();
         assert!(taken.is_empty() && notice);
         outbound.open();
-        outbound.push(&[update(3, 10)]);
-        assert_eq!(outbound.take().0.len(), 1);
+        outbound.push(Uuid::nil(), &[update(3, 10)]);
+        assert_eq!(outbound.take().updates.len(), 1);
+    }
+
+    #[test]
+    fn of_an_epoch_that_is_over_nothing_is_told() {
+        let outbound = Outbound::new(Uuid::nil());
+        outbound.push(Uuid::nil(), &[update(7, 10)]);
+        outbound.push(Uuid::max(), &[update(1, 10)]);
+        let Write { epoch, updates, .. } = outbound.take();
+        assert_eq!((epoch, updates.len(), updates[0].seq), (Uuid::max(), 1, 1));
+        assert_eq!(lock(&outbound.queue).bytes, 0);
     }
 }

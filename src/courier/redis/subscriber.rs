@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::pulse::CANARY;
-use super::{BACKOFF, CONNECT, RESPONSE, Shared, lock, next_pause, wire};
+use super::wire::Names;
+use super::{BACKOFF, CONNECT, RESPONSE, Shared, lock, next_pause};
 use crate::telemetry::metrics;
 
 /// Keeps a subscriber connection until the driver ends.
@@ -54,11 +55,13 @@ async fn connect(shared: &Arc<Shared>, closed: Arc<Notify>) -> Option<Multiplexe
     }
 }
 
-/// One life of the connection; returns when it is dead.
+/// One life of the connection; returns when it is dead, or when the epoch and with it every name has changed.
 async fn listen(shared: &Shared, mut connection: MultiplexedConnection, closed: &Notify) {
-    let mut channels = vec![wire::canary_channel(shared.origin), wire::NOTICE.to_owned()];
+    let mut epochs = shared.deployment.epochs();
+    let names = Names::new(shared.deployment.prefix_in(*epochs.borrow_and_update()));
+    let mut channels = vec![names.canary(shared.origin), names.notice()];
     let mut subscribed: BTreeSet<u16> = lock(&shared.wanted).clone();
-    channels.extend(subscribed.iter().map(|shard| wire::shard_channel(*shard)));
+    channels.extend(subscribed.iter().map(|shard| names.shard(*shard)));
     if !subscribe(&mut connection, &channels).await {
         return;
     }
@@ -69,9 +72,10 @@ async fn listen(shared: &Shared, mut connection: MultiplexedConnection, closed: 
     loop {
         tokio::select! {
             () = closed.notified() => return,
+            _ = epochs.changed() => return,
             () = shared.wants.notified() => {
                 let fresh: Vec<u16> = lock(&shared.wanted).difference(&subscribed).copied().collect();
-                let channels: Vec<String> = fresh.iter().map(|shard| wire::shard_channel(*shard)).collect();
+                let channels: Vec<String> = fresh.iter().map(|shard| names.shard(*shard)).collect();
                 if !channels.is_empty() && !subscribe(&mut connection, &channels).await {
                     return;
                 }

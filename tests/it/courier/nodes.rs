@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use haus::courier::in_process::InProcess;
 use haus::courier::redis::RedisCourier;
-use haus::courier::{Courier, CourierEvent, EventSink, Health, SHARDS};
+use haus::courier::{Courier, CourierEvent, EventSink, Health, SHARDS, SealKey};
+use haus::deployment::Deployment;
 use haus::updates::{StreamId, Touch, Update, UpdateKind};
 use uuid::Uuid;
 
@@ -17,7 +18,28 @@ use crate::rig::redis::Redis;
 /// What the couriers of a test go through.
 pub enum Network {
     InProcess,
-    Redis(String),
+    Redis(String, Member),
+}
+
+/// As whom a node takes part.
+#[derive(Clone)]
+pub struct Member {
+    pub deployment: Arc<Deployment>,
+    pub keys: Vec<SealKey>,
+}
+
+impl Member {
+    pub fn of(deployment: u128, epoch: u128, root: u8) -> Self {
+        let deployment = Deployment::new(Uuid::from_u128(deployment), Uuid::from_u128(epoch));
+        Self { deployment, keys: vec![SealKey { id: [root; 4], key: [root; 32] }] }
+    }
+}
+
+impl Network {
+    /// All of one deployment.
+    pub fn redis(url: String) -> Self {
+        Self::Redis(url, Member::of(1, 1, 1))
+    }
 }
 
 /// A private Redis with its folder.
@@ -75,7 +97,10 @@ impl Node {
         });
         let courier: Box<dyn Courier> = match network {
             Network::InProcess => Box::new(InProcess::new(sink)),
-            Network::Redis(url) => Box::new(RedisCourier::start(url, sink).unwrap()),
+            Network::Redis(url, member) => {
+                let deployment = member.deployment.clone();
+                Box::new(RedisCourier::start(url, None, deployment, &member.keys, sink).unwrap())
+            }
         };
         Self { courier, heard }
     }
@@ -149,7 +174,7 @@ pub fn seqs(node: &Node, id: StreamId) -> BTreeSet<u64> {
 }
 
 /// Looks until `done`, for at most 10 s.
-pub async fn wait(what: &str, done: impl Fn() -> bool) {
+pub async fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !done() {
         assert!(Instant::now() < deadline, "not within 10 s: {what}");
