@@ -2,10 +2,11 @@
 # need.sh PROGRAM:PACKAGE…: installs the Debian packages of missing programs as root, else names them in one line.
 set -euo pipefail
 
-# Debian keeps the server programs of Postgres off PATH.
+# Debian keeps the server programs of Postgres, and PgBouncer, off PATH.
 has() {
   case $1 in
     postgres) command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ;;
+    pgbouncer) command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }

@@ -172,6 +172,44 @@ impl Postgres {
         run("psql", &mut restore).map(drop)
     }
 
+    /// A base backup of it, as a standby is made from; its folder.
+    ///
+    /// # Errors
+    /// [`RigError::Failed`] with what the program said.
+    pub fn copy(&self) -> Result<Folder, RigError> {
+        let folder = Folder::in_memory("standby")?;
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).map_err(RigError::io("make the standby's folder"))?;
+        let like = self.folder.path().join("data");
+        run("chown", Command::new("chown").arg("--reference").arg(&like).arg(&data))?;
+        run("chmod", Command::new("chmod").arg("700").arg(&data))?;
+        let mut backup = unprivileged(&self.bin.join("pg_basebackup"));
+        backup.arg("-D").arg(&data).args(["-c", "fast", "-X", "stream", "--no-sync"]);
+        run("pg_basebackup", backup.args(["-h", "127.0.0.1", "-U", OWNER, "-p", &self.port.to_string()]))?;
+        Ok(folder)
+    }
+
+    /// After [`Postgres::crash`]: what was copied before takes its address, and is promoted so often, each time as a standby
+    /// of what it was. All but the last life are over when this returns.
+    ///
+    /// # Errors
+    /// As [`Postgres::resume`], and [`RigError::Failed`] with what the programs said.
+    pub fn become_promoted(&mut self, standby: Folder, times: usize) -> Result<(), RigError> {
+        self.folder = standby;
+        for turn in 0..times {
+            if turn > 0 {
+                self.crash();
+            }
+            let signal = self.folder.path().join("data/standby.signal");
+            std::fs::write(&signal, "").map_err(RigError::io("make a standby"))?;
+            let parent = self.folder.path().join("data");
+            run("chown", Command::new("chown").arg("--reference").arg(&parent).arg(&signal))?;
+            self.resume()?;
+            self.query("postgres", "SELECT pg_promote()")?;
+        }
+        Ok(())
+    }
+
     /// The database as its owner, for `haus migrate`.
     pub fn owner_url(&self, database: &str) -> String {
         format!("postgres://{OWNER}@127.0.0.1:{}/{database}", self.port)
@@ -248,7 +286,7 @@ fn template(bin: &Path) -> Result<PathBuf, RigError> {
 }
 
 /// `program`, as the unprivileged user when the rig is root.
-fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     let drop_root = ["--reuid", UNPRIVILEGED, "--regid", UNPRIVILEGED, "--clear-groups"];
     let options: &[&str] = if geteuid().is_root() { &drop_root } else { &[] };
     let mut command = guarded(program, "QUIT", options);

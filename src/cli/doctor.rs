@@ -8,10 +8,12 @@ use haus::identity::Keys;
 use haus::identity::binding::{self, BindError};
 use haus::store::admission;
 use haus::store::admission::few;
+use haus::store::deadlines;
 use haus::store::migrate::{self, SchemaState};
+use haus::store::pooler::{self, Pooler};
 use haus::store::pools;
 use haus::store::restored;
-use haus::store::safety::{SafetyState, check_role, check_settings};
+use haus::store::safety::{SafetyState, check_role, look};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -111,6 +113,8 @@ async fn examine(database: &Database) -> Vec<Finding> {
     let place = if database.is_private { "the private PostgreSQL answers" } else { "DATABASE_URL answers" };
     vec![
         Finding::of("database", Ok(place.to_owned())),
+        Finding::of("pooler", pooler(&database.url, &mut connection).await),
+        Finding::of("deadlines", deadlines(&mut connection).await),
         Finding::of("durable", durable(&mut connection).await),
         Finding::of("role", role(&mut connection).await),
         Finding::of("schema", schema(&mut connection).await),
@@ -118,10 +122,28 @@ async fn examine(database: &Database) -> Vec<Finding> {
     ]
 }
 
+async fn pooler(url: &str, connection: &mut PgConnection) -> Result<String, String> {
+    let mut second = admission::connect(url, PATIENCE).await.map_err(|error| error.to_string())?;
+    match pooler::probe(connection, &mut second).await.map_err(|error| error.to_string())? {
+        Ok(Pooler::None) => Ok("none, or each client has its own connection".to_owned()),
+        Ok(Pooler::Transactions) => Ok("transaction mode, prepared statements are kept".to_owned()),
+        Err(bad) => Err(bad.to_string()),
+    }
+}
+
+async fn deadlines(connection: &mut PgConnection) -> Result<String, String> {
+    match deadlines::are_set(connection).await {
+        Ok(true) => Ok("settings of the role".to_owned()),
+        // No fault without a pooler; with one the line above is bad.
+        Ok(false) => Ok("set by each connection for itself: a pooler would drop them".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 async fn durable(connection: &mut PgConnection) -> Result<String, String> {
-    let verdict = check_settings(connection, &SafetyState::default()).await.map_err(|error| error.to_string())?;
-    verdict
-        .map(|()| "fsync, full_page_writes and synchronous_commit are safe".to_owned())
+    let seen = look(connection).await.map_err(|error| error.to_string())?;
+    seen.verdict
+        .map(|()| "fsync, full_page_writes and synchronous_commit are safe, commits are taken".to_owned())
         .map_err(|bad| bad.to_string())
 }
 

@@ -29,7 +29,7 @@ pub struct Vitals {
     pub courier: Arc<dyn Courier>,
     pub draining: Arc<AtomicBool>,
     pub revoked: Arc<RevokedSet>,
-    /// Whether the database keeps its settings safe; the text names the one that is not.
+    /// Why the database is not to be trusted with commits, or takes none; the text names the setting.
     pub unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// The coming month has no partition for its messages.
     pub partition_missing: Arc<AtomicBool>,
@@ -65,7 +65,7 @@ pub async fn healthz() -> &'static str {
 pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
     let draining = vitals.draining.load(Ordering::Relaxed);
     let database = match (vitals.unsafe_database)() {
-        Some(setting) => format!("unsafe: {setting}"),
+        Some(reason) => reason,
         None if is_silent(&vitals) => "unreachable".to_owned(),
         None if vitals.partition_missing.load(Ordering::Relaxed) => "next partition of messages missing".to_owned(),
         None => "ok".to_owned(),

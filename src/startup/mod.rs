@@ -1,6 +1,7 @@
 //! The composition root: configuration and a bound listener in, a running node out. Tests use it too.
 
 pub mod backend;
+mod watcher;
 pub mod welcome;
 
 use std::net::{SocketAddr, TcpListener};
@@ -29,8 +30,8 @@ use crate::protocol::CloseCode;
 use crate::realtime::node::Node;
 use crate::realtime::{Backend, EngineOptions, LogReader};
 use crate::store::admission::{self, Refused, START_PATIENCE};
-use crate::store::safety::{self, SafetyState};
-use crate::store::{DbError, epoch, migrate, pools, restored};
+use crate::store::safety::SafetyState;
+use crate::store::{epoch, pools};
 use crate::telemetry;
 use backend::{Announcer, Log, Product};
 use welcome::Welcomes;
@@ -97,8 +98,10 @@ pub async fn run(
     let pool = pools::connect(&services.database_url, &name, CONNECTIONS, &safety_state).map_err(setting)?;
     let send_pool = pools::connect(&services.database_url, &name, SEND_CONNECTIONS, &safety_state).map_err(setting)?;
     admission::admit(&services.database_url, START_PATIENCE).await?;
-    let epoch = epoch::load(&pool).await.map_err(StartupError::failed)?;
-    renumber(&pool).await;
+    let watch_pool = pools::watch(&services.database_url, &name).map_err(setting)?;
+    let (epoch, place) = epoch::load_here(&watch_pool).await.map_err(StartupError::failed)?;
+    safety_state.hold(place);
+    watcher::renumber(&watch_pool, &pool).await;
 
     let keys = keys::of_settings(&services.secret_key, &config.secret_keys_also).map_err(StartupError::Setting)?;
     let binding::Bound { deployment, keys } = binding::bind(&pool, keys).await?;
@@ -123,7 +126,7 @@ pub async fn run(
     let announcer = Arc::new(Announcer { hub: parts.0.clone(), courier: courier.clone() });
     let watched = safety_state.clone();
     let unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync> =
-        Arc::new(move || (!watched.is_safe()).then(|| "a setting that loses acknowledged commits".to_owned()));
+        Arc::new(move || watched.reason().map(|reason| reason.to_string()));
     let checker = Arc::new(SendChecker::new(&keys.message_mac));
     let rates = Arc::new(RateLimiter::new(config.sends_per_10s, config.limits_on()));
     if let Some(url) = &services.redis_url {
@@ -154,8 +157,8 @@ pub async fn run(
     let revoked = identity.revoked().clone();
     tokio::spawn(revoked.clone().keep_polling(pool.clone()));
     let partition_missing = Arc::new(AtomicBool::new(false));
-    tokio::spawn(watch_partitions(pool.clone(), partition_missing.clone()));
-    tokio::spawn(watch_database(pool.clone(), safety_state, node.clone(), deployment));
+    tokio::spawn(watcher::partitions(pool.clone(), partition_missing.clone()));
+    tokio::spawn(watcher::database((watch_pool, pool.clone()), safety_state, node.clone(), deployment));
 
     let config = Arc::new(config);
     let shared = node.shared.clone();
@@ -249,70 +252,6 @@ fn start_courier(
 fn revoke_sockets(identity: &Identity, node: &Arc<Node>) {
     let node = node.clone();
     identity.revoked().on_revoked(move |profile_id, session_id| node.revoke(profile_id, session_id));
-}
-
-/// Looks once a second whether the database still keeps what it acknowledges, and whether it is still the one whose
-/// history clients hold: after an outage its identity is compared anew, and `haus epoch new` is noticed.
-async fn watch_database(pool: PgPool, state: SafetyState, node: Arc<Node>, deployment: Arc<Deployment>) {
-    let mut was_away = false;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        match safety::recheck(&pool, &state).await {
-            Ok(_) => {}
-            Err(DbError::Unavailable(_)) => {
-                was_away = true;
-                continue;
-            }
-            Err(error) => tracing::warn!(%error, "the database's settings could not be read"),
-        }
-        let read = if was_away { epoch::load(&pool).await.map(Some) } else { epoch::current(&pool).await };
-        if let Ok(found) = read {
-            was_away = false;
-            if let Some(epoch) = found {
-                deployment.keep_epoch(epoch);
-                node.keep_epoch(&epoch.to_string());
-            }
-        }
-    }
-}
-
-/// Gives rows that a restore brought from another cluster a number of this one's past: the revocations at once, so that the
-/// first poll of them takes none for news, the logs in the background.
-async fn renumber(pool: &PgPool) {
-    match restored::renumber_some(pool).await {
-        Ok(0) => {}
-        Ok(some) => {
-            tracing::warn!(
-                rows = some,
-                "the database was restored from another cluster's dump: its rows are renumbered"
-            );
-            let pool = pool.clone();
-            tokio::spawn(async move {
-                match restored::renumber(&pool).await {
-                    Ok(rows) => tracing::info!(rows, "renumbered"),
-                    Err(error) => tracing::warn!(%error, "renumbering ended early; haus epoch new goes on with it"),
-                }
-            });
-        }
-        Err(error) => tracing::warn!(%error, "whether the database was restored could not be seen"),
-    }
-}
-
-/// Looks once an hour whether the coming month has a place for its messages; `haus migrate` makes it.
-async fn watch_partitions(pool: PgPool, missing: Arc<AtomicBool>) {
-    loop {
-        let pause = match migrate::next_partition_exists(&pool).await {
-            Ok(exists) => {
-                missing.store(!exists, Ordering::Relaxed);
-                if !exists {
-                    tracing::error!("messages of the coming month have no partition: run haus migrate");
-                }
-                Duration::from_secs(3600)
-            }
-            Err(_) => Duration::from_secs(10),
-        };
-        tokio::time::sleep(pause).await;
-    }
 }
 
 async fn wait_until(most: Duration, done: impl Fn() -> bool) {

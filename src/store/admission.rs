@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::{Instant, sleep};
 
 use super::error::patiently;
 use super::migrate::{self, SchemaState};
-use super::safety::{SafetyState, Unsafe, check_role, check_settings};
+use super::safety::{Unsafe, check_role, look};
+use super::{pooler, pools};
 
 /// How long a start waits for a database that cannot be reached.
 pub const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +30,14 @@ pub enum Refused {
     #[error("functions of the database are not those of this program ({}): run `haus migrate`", few(.0))]
     Functions(Vec<String>),
     #[error("the database could not be examined: {0}")]
-    Failed(#[from] sqlx::Error),
+    Failed(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for Refused {
+    /// Whichever statement meets a pooler's limits first, they are named.
+    fn from(error: sqlx::Error) -> Self {
+        pooler::sign_of(&error).map_or_else(|| Self::Failed(error), Self::Unsafe)
+    }
 }
 
 impl Refused {
@@ -50,16 +58,26 @@ impl Refused {
 /// # Errors
 /// [`Refused::BadUrl`] at once, [`Refused::Unreachable`] after `patience`.
 pub async fn connect(url: &str, patience: Duration) -> Result<PgConnection, Refused> {
-    let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| Refused::BadUrl(error.to_string()))?;
-    let options = options.application_name("haus/start").options([("client_min_messages", "warning")]);
-    let options = options.disable_statement_logging();
-    patiently(patience, || options.connect()).await.map_err(Refused::Unreachable)
+    let options = pools::options(url, "start").map_err(|error| Refused::BadUrl(error.to_string()))?;
+    let mut connection = patiently(patience, || options.connect()).await.map_err(Refused::Unreachable)?;
+    sqlx::raw_sql("SET client_min_messages = warning").execute(&mut connection).await?;
+    Ok(connection)
 }
 
-/// Asks everything; the first bad answer is the refusal.
+/// Asks everything; the first bad answer is the refusal. A database that is read-only is given `patience` to be promoted.
 pub async fn admit(url: &str, patience: Duration) -> Result<(), Refused> {
     let mut connection = connect(url, patience).await?;
-    check_settings(&mut connection, &SafetyState::default()).await??;
+    let mut second = connect(url, patience).await?;
+    pooler::probe(&mut connection, &mut second).await??;
+    second.close().await?;
+    let start = Instant::now();
+    loop {
+        match look(&mut connection).await?.verdict {
+            Ok(()) => break,
+            Err(Unsafe::ReadOnly(_)) if start.elapsed() < patience => sleep(Duration::from_millis(250)).await,
+            Err(reason) => return Err(reason.into()),
+        }
+    }
     check_role(&mut connection).await??;
     match migrate::state_on(&mut connection).await? {
         SchemaState::AtHead => {}

@@ -6,6 +6,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::DbError;
+use super::safety::Place;
 
 /// Deadline of each call here.
 const DEADLINE_MS: u64 = 2_000;
@@ -17,13 +18,33 @@ const IDENTITY: &str = "
 
 /// The epoch in force: the stored one while it belongs to this database, else a new one.
 pub async fn load(pool: &PgPool) -> Result<Uuid, DbError> {
+    load_here(pool).await.map(|(epoch, _)| epoch)
+}
+
+/// The same with the place it belongs to.
+pub async fn load_here(pool: &PgPool) -> Result<(Uuid, Place), DbError> {
     super::with_deadline(pool, DEADLINE_MS, load_on).await
 }
 
-async fn load_on(connection: &mut PgConnection) -> Result<Uuid, sqlx::Error> {
+/// Takes a new epoch where `held` is still the stored one: of several nodes that find history lost, one does.
+pub async fn replace(pool: &PgPool, held: Uuid) -> Result<Option<Uuid>, DbError> {
+    super::with_deadline(pool, DEADLINE_MS, async |connection| {
+        sqlx::query_scalar(
+            "UPDATE stream_epoch SET epoch = CASE WHEN epoch = $1 THEN $2 ELSE epoch END,
+                    since = CASE WHEN epoch = $1 THEN now() ELSE since END RETURNING epoch",
+        )
+        .bind(held)
+        .bind(Uuid::now_v7())
+        .fetch_optional(connection)
+        .await
+    })
+    .await
+}
+
+async fn load_on(connection: &mut PgConnection) -> Result<(Uuid, Place), sqlx::Error> {
     let (system, timeline): (i64, i32) = sqlx::query_as(IDENTITY).fetch_one(&mut *connection).await?;
     // One statement, so that nodes that start together agree.
-    sqlx::query_scalar(
+    let epoch = sqlx::query_scalar(
         "INSERT INTO stream_epoch AS e (epoch, system_identifier, timeline) VALUES ($1, $2, $3)
          ON CONFLICT (only_row) DO UPDATE SET
              epoch = CASE WHEN e.keep OR (e.system_identifier, e.timeline) = ($2, $3) THEN e.epoch ELSE $1 END,
@@ -35,7 +56,8 @@ async fn load_on(connection: &mut PgConnection) -> Result<Uuid, sqlx::Error> {
     .bind(system)
     .bind(timeline)
     .fetch_one(connection)
-    .await
+    .await?;
+    Ok((epoch, Place { system, timeline }))
 }
 
 /// The stored epoch, for the poll of a running node; `None` before the first start.

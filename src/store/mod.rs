@@ -2,10 +2,12 @@
 //! lives here; those are with the use cases.
 
 pub mod admission;
+pub mod deadlines;
 pub mod embedded;
 pub mod epoch;
 pub mod error;
 pub mod migrate;
+pub mod pooler;
 pub mod pools;
 pub mod restored;
 pub mod safety;

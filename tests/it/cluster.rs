@@ -45,6 +45,8 @@ pub struct Cluster {
     pub redis: Option<Redis>,
     pub nodes: Vec<Running>,
     pub http: reqwest::Client,
+    /// Where nodes find the database, if not at its own port.
+    pub database_port: Option<u16>,
     _logs: Folder,
 }
 
@@ -74,7 +76,7 @@ impl Cluster {
         let identity = Arc::new(Identity::new(pool.clone(), &Keys::derive(&root).unwrap(), settings).unwrap());
         let world = World { database, pool };
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut cluster = Self { world, identity, redis, nodes: Vec::new(), http, _logs: logs };
+        let mut cluster = Self { world, identity, redis, nodes: Vec::new(), http, database_port: None, _logs: logs };
         for _ in 0..count {
             cluster.add(flags).await;
         }
@@ -82,7 +84,8 @@ impl Cluster {
     }
 
     pub fn database_url(&self) -> String {
-        format!("postgres://haus_test@127.0.0.1:{}/{}", self.world.database.port, self.world.database.name)
+        let port = self.database_port.unwrap_or(self.world.database.port);
+        format!("postgres://haus_test@127.0.0.1:{port}/{}", self.world.database.name)
     }
 
     /// One node more.

@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, Row};
 
 use super::{MigrateError, execute_quoted};
+use crate::store::deadlines;
 
 /// Group that may use the schema; owns nothing.
 const GROUP: &str = "haus_app";
@@ -137,6 +138,10 @@ async fn ensure_login(owner: &mut PgConnection, login: &Login) -> Result<(), Mig
             Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42710" | "23505")) => {}
             other => other.map_err(MigrateError::Prepare)?,
         }
+    }
+    if let Some(error) = deadlines::set_for(owner, &login.name).await.map_err(MigrateError::Prepare)? {
+        tracing::warn!(%error, login = login.name, "the owner may not set the login's deadlines: each connection sets them \
+            for itself, which does not hold through a pooler; as a superuser run haus migrate, or ALTER ROLE … SET");
     }
     if login.name == GROUP {
         return Ok(());
