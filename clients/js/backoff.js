@@ -1,5 +1,7 @@
 // When to try again: what a close code asks for, and how long to wait (protocol, section 6). Pure: randomness comes in.
 
+import { decode } from './text.js';
+
 export const BASE_MS = 500;
 export const CAP_MS = 30_000;
 
@@ -24,17 +26,18 @@ export function jitterMs(failures, random) {
  */
 export function reconnectDelayMs({ failures, code, retryAfterMs = 0, spreadMs = DEFAULT_SPREAD_MS, random }) {
   const planned = failures > 0 ? jitterMs(failures - 1, random) : code === 4000 ? 0 : random() * spreadMs;
-  return Math.max(planned, retryAfterMs);
+  return Math.max(planned, Number(retryAfterMs) || 0);
+}
+
+/** After the nth socket in a row that ended for a frame above the limit: at least so long, milliseconds. */
+export function tooBigDelayMs(times) {
+  return Math.min(CAP_MS, BASE_MS * 2 ** Math.min(times, 16));
 }
 
 /** `{c, ra}` of a close reason; empty when the reason is not ours. */
 export function closeReason(text) {
-  try {
-    const reason = JSON.parse(text);
-    return reason !== null && typeof reason === 'object' ? reason : {};
-  } catch {
-    return {};
-  }
+  const reason = decode(text);
+  return reason !== null && typeof reason === 'object' ? reason : {};
 }
 
 /**

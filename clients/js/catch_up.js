@@ -4,6 +4,8 @@ import { SYNC_STREAMS_MAX } from './store.js';
 
 /** Gaps found within this time go into one `sync`, milliseconds. */
 const GATHER_MS = 20;
+/** Streams take at most this part of a frame; the rest is for the token and what else `auth` carries. */
+const FRAME_PART = 0.5;
 /** A `sync` that brought a stream no further is repeated so often; then the socket is given up. */
 const FRUITLESS_MAX = 3;
 
@@ -12,49 +14,62 @@ export class CatchUp {
   #sync;
   #changed;
   #giveUp;
+  #frameBytes;
   #clock;
+  #streamsMax = SYNC_STREAMS_MAX;
   #pending = new Set();
   #wanted = new Set();
   #tries = new Map();
-  #resume = null;
+  /** Ids named in the last `auth`, and those that had no room in it. */
+  #named = [];
+  #rest = [];
   #awaitsFirst = false;
   #lagging = false;
   #timer = null;
 
   /**
    * @param {{store: import('./store.js').Store, sync: (streams: object) => Promise<object>, changed: () => void,
-   *          giveUp: () => void, clock: {setTimeout: Function, clearTimeout: Function}}} parts
+   *          giveUp: () => void, frameBytes: () => number, clock: {setTimeout: Function, clearTimeout: Function}}} parts
    */
-  constructor({ store, sync, changed, giveUp, clock }) {
+  constructor({ store, sync, changed, giveUp, frameBytes, clock }) {
     this.#store = store;
     this.#sync = sync;
     this.#changed = changed;
     this.#giveUp = giveUp;
+    this.#frameBytes = frameBytes;
     this.#clock = clock;
   }
 
   /** Whether every stream is complete as far as this client knows. */
   get done() {
-    return this.#pending.size === 0 && !this.#lagging;
+    return this.#pending.size === 0 && this.#wanted.size === 0 && !this.#lagging;
   }
 
-  /** `resume` for the next `auth`; undefined when nothing is held. */
+  /** `resume` for the next `auth`; undefined when nothing is held. What has no room in one frame follows by `sync`. */
   resume() {
-    const positions = this.#store.positions();
-    this.#resume = positions;
-    if (positions === null || positions.length === 0) return undefined;
-    return { epoch: this.#store.epoch, streams: Object.fromEntries(positions.slice(0, SYNC_STREAMS_MAX)) };
+    const positions = this.#store.positions() ?? [];
+    const fit = this.#fitting(positions);
+    this.#named = positions.slice(0, fit).map(([id]) => id);
+    this.#rest = positions.slice(fit).map(([id]) => id);
+    if (positions.length === 0) return undefined;
+    return { epoch: this.#store.epoch, streams: Object.fromEntries(positions.slice(0, fit)) };
+  }
+
+  /** The last `auth` was too large for something between here and there, whatever `hello` said: fewer streams from now on. */
+  tooBig(streams = this.#named.length) {
+    if (streams > 1) this.#streamsMax = Math.ceil(Math.min(this.#streamsMax, streams) / 2);
   }
 
   /** The reply to that `auth`, before the store has it. */
   authed(ok) {
-    const sent = (this.#resume ?? []).map(([id]) => id);
-    this.#pending = new Set(sent.slice(0, SYNC_STREAMS_MAX));
+    this.#pending = new Set(this.#named);
     this.#awaitsFirst = this.#pending.size > 0;
     this.#wanted.clear();
     this.#tries.clear();
     this.#lagging = false;
-    if (this.#store.epoch === ok.epoch) for (const id of sent.slice(SYNC_STREAMS_MAX)) this.want(id);
+    if (this.#store.epoch === ok.epoch) for (const id of this.#rest) this.want(id);
+    this.#named = [];
+    this.#rest = [];
   }
 
   /** This stream has a gap: ask for what is missing, unless that is under way. */
@@ -99,22 +114,35 @@ export class CatchUp {
 
   #flush() {
     this.#timer = null;
-    const ids = [...this.#wanted].slice(0, SYNC_STREAMS_MAX);
-    for (const id of ids) this.#wanted.delete(id);
+    const wanted = [...this.#wanted].map((id) => [id, this.#store.position(id)]);
+    const part = wanted.slice(0, this.#fitting(wanted));
+    for (const [id] of part) this.#wanted.delete(id);
     if (this.#wanted.size > 0) this.#timer = this.#clock.setTimeout(() => this.#flush(), GATHER_MS);
     const streams = {};
-    for (const id of ids) {
-      const pos = this.#store.position(id);
+    for (const [id, pos] of part) {
       if (pos === null) continue;
       if (this.#fruitless(id, pos)) return this.#giveUp();
       streams[id] = pos;
     }
     const asked = Object.keys(streams);
-    if (asked.length === 0) return undefined;
+    if (asked.length === 0) return this.#changed();
     for (const id of asked) this.#pending.add(id);
     this.#store.syncing(asked);
     this.#changed();
     return this.#sync(streams).catch((error) => this.#failed(asked, error));
+  }
+
+  /** How many of these fit into one frame; at least one. */
+  #fitting(positions) {
+    let room = this.#frameBytes() * FRAME_PART;
+    let count = 0;
+    for (const [id, pos] of positions) {
+      // `"id":pos,`
+      room -= id.length + String(pos).length + 4;
+      if (count >= this.#streamsMax || (room < 0 && count > 0)) break;
+      count += 1;
+    }
+    return count;
   }
 
   #fruitless(id, pos) {
@@ -127,7 +155,8 @@ export class CatchUp {
   #failed(ids, error) {
     for (const id of ids) this.#pending.delete(id);
     this.#changed();
-    if (!error.retryable || error.code === 'disconnected') return;
+    if (error.code === 'too_large') this.tooBig(ids.length);
+    else if (!error.retryable || error.code === 'disconnected') return;
     this.#clock.setTimeout(() => ids.forEach((id) => this.want(id)), Math.max(error.retryAfterMs, 250));
   }
 }

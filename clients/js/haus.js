@@ -1,29 +1,37 @@
 // Client of the `haus.v1` protocol, for browsers and Node. This is the whole public face; the parts are beside it:
-// `session.js` tokens and REST · `connection.js` the socket · `catch_up.js` resume and sync · `store.js`, `thread.js`,
+// `session.js`, `http.js` tokens and REST · `connection.js` the socket · `catch_up.js` resume and sync · `store.js`, `thread.js`,
 // `stream.js` what is held · `reader.js` what is asked for · `queue.js` messages on their way · `people.js` names.
 
 import { CatchUp } from './catch_up.js';
+import { clockOf } from './clock.js';
 import { Connection } from './connection.js';
+import { Drafts } from './drafts.js';
 import { Emitter } from './emitter.js';
 import { HausError, LOCAL } from './errors.js';
+import { Http } from './http.js';
+import { Notices } from './notices.js';
 import { People } from './people.js';
 import { Reader } from './reader.js';
 import { SendQueue } from './queue.js';
 import { Session } from './session.js';
-import { defaultStorage, uuid } from './storage.js';
+import { Keep, defaultStorage, deviceId } from './storage.js';
 import { Store } from './store.js';
+import { Typing } from './typing.js';
+import { watchWaking } from './wake.js';
 
 export { HausError, LOCAL } from './errors.js';
 export { MemoryStorage } from './storage.js';
+export { explain } from './words.js';
 
-/** A `typing` is over after this, milliseconds (protocol, section 4). */
-const TYPING_MS = 6_000;
+/** Close code of a session that was ended (protocol, section 6). */
+const REVOKED = 4403;
 
 /**
- * Notices: `state` `{state: 'offline' | 'catching-up' | 'live', retryAt?, code?, reason?}` · `threads` (the list changed) ·
+ * Notices: `state` `{state: 'offline' | 'catching-up' | 'live', retryAt?, retryInMs?, code?, reason?}` · `threads` (the list changed) ·
  * `thread` (id: its row, messages, unsent ones or typing changed) · `message` `{thread, message}` (arrived by the stream) ·
  * `removed` `{threadId, reason}` · `people` (names arrived) · `user` (update of the user stream) ·
- * `update` (every ephemeral update) · `signed-out` (reason)
+ * `update` (every ephemeral update) · `storage` (HausError, once: nothing more survives a reload) · `signed-out` (reason:
+ * `logout`, `expired`, `revoked`, `elsewhere`, `taken-over`)
  */
 export class Haus extends Emitter {
   #clock;
@@ -34,14 +42,14 @@ export class Haus extends Emitter {
   #store;
   #catchUp;
   #queue;
+  #drafts;
+  #unwatch = null;
   #state = 'offline';
   #reader;
-  #typing = new Map();
+  #typing;
   #focus = null;
   #caps = [];
-  #dirty = new Set();
-  #listDirty = false;
-  #flushing = false;
+  #notices;
 
   /**
    * @param {{url?: string, storage?: Storage, WebSocket?: typeof WebSocket, fetch?: typeof fetch, locks?: LockManager,
@@ -51,23 +59,32 @@ export class Haus extends Emitter {
   constructor(options = {}) {
     super();
     const url = options.url ?? globalThis.location.origin;
-    this.#clock = options.clock ?? systemClock;
+    this.#clock = clockOf(options.clock);
     this.#random = options.random ?? Math.random;
-    this.#storage = options.storage ?? defaultStorage();
+    this.#notices = new Notices({
+      clock: this.#clock,
+      tell: (ids) => {
+        for (const threadId of ids) this.emit('thread', threadId);
+        this.emit('threads');
+      },
+    });
+    const storage = options.storage === undefined ? defaultStorage() : options.storage;
+    this.#storage = new Keep(storage, (cause) => queueMicrotask(() => this.emit('storage', new HausError(LOCAL.STORAGE, undefined, { cause }))));
+    const fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
     this.#session = new Session({
-      url,
-      fetch: options.fetch ?? globalThis.fetch.bind(globalThis),
+      http: new Http({ url, fetch, clock: this.#clock }),
       storage: this.#storage,
-      locks: options.locks ?? globalThis.navigator?.locks,
-      now: () => this.#clock.now(),
+      locks: 'locks' in options ? options.locks : globalThis.navigator?.locks,
+      clock: this.#clock,
       onEnd: (reason) => this.#signedOut(reason),
     });
     this.#store = new Store({
-      threadChanged: (id) => this.#touch(id),
-      listChanged: () => this.#touch(null),
+      threadChanged: (id) => this.#notices.touch(id),
+      listChanged: () => this.#notices.touch(null),
       created: (thread, message) => this.#created(thread, message),
       gap: (id) => this.#catchUp.want(id),
       unlisted: () => this.#reader.relist(),
+      isOpen: (id) => this.#reader.isOpen(id),
       removed: (id, reason) => this.#removed(id, reason),
       applied: (thread) => this.#queue.settle(thread.id, thread.stream.pos),
       user: (update) => this.emit('user', update),
@@ -79,17 +96,21 @@ export class Haus extends Emitter {
       sync: (streams) => this.#connection.command('sync', { streams }, { repeat: false }),
       changed: () => this.#setState(),
       giveUp: () => this.#connection.restart(),
+      frameBytes: () => this.#connection.limits.frameBytes,
       clock: this.#clock,
     });
     this.#queue = new SendQueue({
       storage: this.#storage,
       transmit: ({ threadId, nonce, body }) =>
         this.#connection.command('message.send', { threadId, nonce, ...body }, { repeat: false }),
-      changed: (id) => this.#touch(id),
+      changed: (id) => this.#notices.touch(id),
       position: (id) => this.#store.position(id),
+      limits: () => this.#connection.limits,
       clock: this.#clock,
       random: this.#random,
     });
+    this.#drafts = new Drafts({ storage: this.#storage });
+    this.#typing = new Typing({ clock: this.#clock, changed: (id) => this.#notices.touch(id) });
     this.#connection = new Connection({
       url: `${url.replace(/^http/, 'ws').replace(/\/$/, '')}/v1/ws`,
       WebSocket: options.WebSocket ?? globalThis.WebSocket,
@@ -98,9 +119,10 @@ export class Haus extends Emitter {
       token: () => this.#session.token(),
       refresh: () => this.#session.refresh(),
       askTicket: () => this.#session.request('POST', '/v1/ws/ticket'),
-      device: { id: this.#deviceId(), kind: options.kind ?? 'web' },
+      device: { id: deviceId(this.#storage), kind: options.kind ?? 'web' },
       caps: options.caps ?? ['typing'],
       resume: () => this.#catchUp.resume(),
+      tooBig: () => this.#catchUp.tooBig(),
       onAuth: (ok) => this.#authenticated(ok),
       onUpdate: (frame) => this.#update(frame),
       onPhase: (phase, detail) => this.#phase(phase, detail),
@@ -116,7 +138,7 @@ export class Haus extends Emitter {
       people: this.people,
       clock: this.#clock,
       random: this.#random,
-      touch: (id) => this.#touch(id),
+      touch: (id) => this.#notices.touch(id),
       shown: (id, seq) => this.#queue.settle(id, seq),
     });
   }
@@ -144,8 +166,17 @@ export class Haus extends Emitter {
     return this.#begin();
   }
 
-  /** Ends the session; unsent messages are forgotten with it. */
-  logout() {
+  /**
+   * Ends the session here at once. By the person's own wish, so what is unsent and the drafts are forgotten with it; every
+   * other end of a session keeps them for the next log-in of the same person.
+   * @param {{keepUnsent?: boolean}} [options]
+   * @returns {Promise<boolean>} whether the server has ended it too; never throws
+   */
+  logout({ keepUnsent = false } = {}) {
+    if (!keepUnsent && this.#session.signedIn) {
+      this.#queue.clear();
+      this.#drafts.clear();
+    }
     return this.#session.logout();
   }
 
@@ -161,14 +192,30 @@ export class Haus extends Emitter {
     return this.#state;
   }
 
+  /** What the server takes: `frameBytes`, `contentChars` and what else `hello` told. */
+  get limits() {
+    return this.#connection.limits;
+  }
+
   /** Connects again after a stop, and tries now while waiting to. */
   nudge() {
-    if (this.#connection.phase === 'stopped') this.#connection.start();
+    if (!this.#session.check()) return;
+    if (this.#connection.phase === 'stopped' || this.#connection.phase === 'idle') this.#connect();
     else this.#connection.nudge();
+  }
+
+  /**
+   * The device has come back from somewhere (called by itself in browsers): within seconds the connection is proved or told
+   * to be lost, and tried anew.
+   */
+  wake() {
+    if (this.#session.check()) this.#connection.probe();
   }
 
   /** Lets go of the connection; nothing held is forgotten. `nudge` or `restore` takes it up again. */
   disconnect() {
+    this.#unwatch?.();
+    this.#unwatch = null;
     this.#connection.stop();
   }
 
@@ -207,8 +254,13 @@ export class Haus extends Emitter {
     return this.#queue.unanswered;
   }
 
-  /** Queues a message; it goes out as soon as it can. @returns {import('./queue.js').Pending} @throws {HausError} */
+  /**
+   * Queues a message; it goes out as soon as it can.
+   * @returns {import('./queue.js').Pending}
+   * @throws {HausError} `too_large` (nothing is queued), `overloaded`, `signed_out`
+   */
   send(threadId, body) {
+    this.#session.check();
     return this.#queue.add(threadId, typeof body === 'string' ? { content: body } : body);
   }
 
@@ -218,6 +270,16 @@ export class Haus extends Emitter {
 
   discard(nonce) {
     this.#queue.discard(nonce);
+  }
+
+  /** What the person signed in has begun to write in a thread; '' if nothing. */
+  draft(threadId) {
+    return this.#drafts.get(threadId);
+  }
+
+  /** Keeps it, across reloads and ends of the session, for this person alone. '' forgets it. */
+  setDraft(threadId, text) {
+    if (this.#drafts.set(threadId, text, this.#clock.now())) this.#notices.touch(threadId);
   }
 
   /** Shows a thread: loads its newest messages and keeps it open across reconnects, until `close`. @throws {HausError} */
@@ -251,8 +313,7 @@ export class Haus extends Emitter {
 
   /** Who is typing in a thread, by profile id. */
   typists(threadId) {
-    const { ids = [], endsAt = 0 } = this.#typing.get(threadId) ?? {};
-    return endsAt > this.#clock.now() ? ids.filter((id) => id !== this.#store.selfId) : [];
+    return this.#typing.of(threadId).filter((id) => id !== this.#store.selfId);
   }
 
   /** Which thread is on screen (null: none), and whether the person is there. */
@@ -264,12 +325,39 @@ export class Haus extends Emitter {
   // From here on: how the parts meet
 
   #begin() {
-    this.#queue.load(this.profile.id);
-    this.#connection.start();
+    const profileId = this.profile.id;
+    this.#letGo();
+    this.#queue.load(profileId);
+    this.#drafts.load(profileId);
+    this.#connect();
     return this.profile;
   }
 
+  #connect() {
+    this.#unwatch ??= watchWaking({
+      clock: this.#clock,
+      target: globalThis,
+      page: globalThis.document,
+      woke: () => this.wake(),
+      stored: () => this.#session.check(),
+    });
+    this.#connection.start();
+  }
+
+  // Nothing of one session is left for the next, except what its owner has unsent.
+  #letGo() {
+    this.disconnect();
+    this.#queue.close();
+    this.#drafts.close();
+    this.#store.clear();
+    this.people.clear();
+    this.#reader.clear(new HausError(LOCAL.SIGNED_OUT));
+    this.#typing.clear();
+    this.#focus = null;
+  }
+
   #authenticated(ok) {
+    if (ok.profile.id !== this.profile?.id || !this.#session.check()) return this.disconnect();
     this.#caps = ok.caps ?? [];
     this.#catchUp.authed(ok);
     for (const { peer } of ok.threads) this.people.learn(peer);
@@ -278,7 +366,7 @@ export class Haus extends Emitter {
     this.#reader.reopen();
     if (this.#focus) this.#connection.tell('focus', this.#focus);
     this.#queue.setLive(true);
-    this.#setState();
+    return this.#setState();
   }
 
   #update(frame) {
@@ -287,10 +375,12 @@ export class Haus extends Emitter {
       return;
     }
     if (frame.up === 'resumed') this.#catchUp.resumed(frame.d);
-    else if (frame.up === 'hb') this.#catchUp.heads(frame.d?.heads ?? {});
+    else if (frame.up === 'hb') {
+      if (this.#session.check()) this.#catchUp.heads(frame.d?.heads ?? {});
+    }
     else if (frame.up === 'lag') this.#catchUp.lag();
     else {
-      if (frame.up === 'typing') this.#typed(frame.d);
+      if (frame.up === 'typing') this.#typing.told(frame.d);
       this.emit('update', frame);
     }
   }
@@ -299,6 +389,11 @@ export class Haus extends Emitter {
     if (phase !== 'ready') {
       this.#queue.setLive(false);
       this.#catchUp.cut();
+      // A log-in since then goes on with its own tokens.
+      if (detail.code === REVOKED && phase === 'stopped' && this.#session.signedIn) {
+        if (this.#session.revoked()) this.#connection.start();
+        return;
+      }
       this.#setState(detail);
     }
   }
@@ -313,27 +408,21 @@ export class Haus extends Emitter {
   }
 
   #signedOut(reason) {
-    this.#connection.stop();
-    this.#queue.clear();
-    this.#store.clear();
-    this.people.clear();
-    this.#reader.clear(new HausError(LOCAL.SIGNED_OUT));
-    this.#focus = null;
-    this.#touch(null);
+    this.#letGo();
+    this.#notices.touch(null);
     this.emit('signed-out', reason);
   }
 
   #created(thread, message) {
-    if (message.senderId === this.#store.selfId && message.nonce) this.#queue.confirm(message.nonce);
-    const typing = this.#typing.get(thread.id);
-    if (typing) typing.ids = typing.ids.filter((id) => id !== message.senderId);
+    if (message.senderId === this.#store.selfId && message.nonce) this.#queue.confirm(message.nonce, message);
+    this.#typing.sent(thread.id, message.senderId);
     this.emit('message', { thread, message });
   }
 
   #removed(threadId, reason) {
     this.#reader.forget(threadId);
-    this.#touch(threadId);
-    this.#touch(null);
+    this.#notices.touch(threadId);
+    this.#notices.touch(null);
     this.emit('removed', { threadId, reason });
   }
 
@@ -341,41 +430,4 @@ export class Haus extends Emitter {
     this.#store.clear();
     this.#connection.restart();
   }
-
-  #typed({ threadId, profileIds }) {
-    this.#typing.set(threadId, { ids: profileIds, endsAt: this.#clock.now() + TYPING_MS });
-    this.#clock.setTimeout(() => this.#touch(threadId), TYPING_MS + 50);
-    this.#touch(threadId);
-  }
-
-  // Notices of one turn are given once. @param {string | null} id null: the list
-  #touch(id) {
-    if (id !== null) this.#dirty.add(id);
-    this.#listDirty = true;
-    if (this.#flushing) return;
-    this.#flushing = true;
-    queueMicrotask(() => {
-      this.#flushing = false;
-      const ids = [...this.#dirty];
-      const list = this.#listDirty;
-      this.#dirty.clear();
-      this.#listDirty = false;
-      for (const threadId of ids) this.emit('thread', threadId);
-      if (list) this.emit('threads');
-    });
-  }
-
-  #deviceId() {
-    const known = this.#storage.getItem('haus.device');
-    if (known) return known;
-    const id = uuid();
-    this.#storage.setItem('haus.device', id);
-    return id;
-  }
 }
-
-const systemClock = {
-  now: () => Date.now(),
-  setTimeout: (task, ms) => setTimeout(task, ms),
-  clearTimeout: (timer) => clearTimeout(timer),
-};

@@ -2,7 +2,7 @@
 // marks. What comes back goes into the store; nothing is held here but what is under way.
 
 import { jitterMs } from './backoff.js';
-import { LOCAL } from './errors.js';
+import { HausError, LOCAL } from './errors.js';
 
 /** Messages a page of `thread.open` and `history` asks for. */
 const PAGE = 50;
@@ -21,6 +21,8 @@ export class Reader {
   #previews = new Map();
   #reads = new Map();
   #listTimer = null;
+  /** Counts the people this was used for. */
+  #era = 0;
 
   /**
    * @param {{store: import('./store.js').Store, connection: import('./connection.js').Connection,
@@ -79,17 +81,30 @@ export class Reader {
     this.#opened.delete(threadId);
   }
 
-  /** Nobody is signed in any more. */
+  /** Nobody is signed in any more: nothing asked for one person is asked again for the next. */
   clear(error) {
+    this.#era += 1;
     for (const { reject } of this.#opened.values()) reject(error);
     this.#opened.clear();
+    this.#older.clear();
     this.#previews.clear();
+    this.#reads.clear();
+    this.#parts.clock.clearTimeout(this.#listTimer);
+    this.#listTimer = null;
+  }
+
+  /** Whether this thread is kept loaded, for a screen. */
+  isOpen(threadId) {
+    return this.#opened.has(threadId);
   }
 
   /** A page of older messages in front; calls meanwhile share it. */
   older(threadId) {
     if (!this.#older.has(threadId)) {
-      this.#older.set(threadId, this.#loadOlder(threadId).finally(() => this.#older.delete(threadId)));
+      this.#older.set(threadId, this.#loadOlder(threadId));
+      const mine = this.#older.get(threadId);
+      const done = () => this.#older.get(threadId) === mine && this.#older.delete(threadId);
+      mine.then(done, done);
     }
     return this.#older.get(threadId);
   }
@@ -146,6 +161,7 @@ export class Reader {
   /** A command that only reads: a refusal for now is repeated a few times. */
   async ask(cmd, d, repeat = true) {
     const { connection, clock, random } = this.#parts;
+    const era = this.#era;
     for (let tries = 1; ; tries += 1) {
       try {
         return await connection.command(cmd, d, { repeat });
@@ -153,6 +169,7 @@ export class Reader {
         if (!error.retryable || error.code === LOCAL.DISCONNECTED || tries >= TRIES_MAX) throw error;
         const waitMs = Math.max(error.retryAfterMs, jitterMs(tries - 1, random));
         await new Promise((resolve) => clock.setTimeout(resolve, waitMs));
+        if (era !== this.#era) throw new HausError(LOCAL.SIGNED_OUT);
       }
     }
   }
@@ -198,6 +215,7 @@ export class Reader {
 
   async #sendRead(threadId) {
     const no = this.#reads.get(threadId);
+    if (no === undefined) return;
     this.#reads.delete(threadId);
     const thread = this.#thread(threadId);
     if (thread === null) return;

@@ -1,35 +1,43 @@
 // Who is signed in: tokens and their rotation, and REST calls with them. Nothing of the socket lives here.
 //
-// The refresh token rotates on every use, and a second use of an old one ends the session (reuse detection). So there is
-// one refresh at a time: within a tab by a shared promise, between tabs by a lock (Web Locks) and one stored record.
+// The refresh token rotates on every use; a spent one is answered again only until its successor is used. So there is one
+// refresh at a time: within a tab by a shared promise, between tabs by a lock (Web Locks) and one stored record. Neither is
+// held longer than the call's deadline, and what an answer brings counts only if the session is still the one that asked.
 
 import { HausError, LOCAL } from './errors.js';
+import { decode } from './text.js';
 
-const STORED = 'haus.session';
+export const STORED = 'haus.session';
 
 /** An access token with less than this left is not used any more, milliseconds. */
 const MARGIN_MS = 5_000;
+/** So long the other tabs' lock is waited for; a frozen tab may hold it for ever. */
+export const LOCK_WAIT_MS = 20_000;
+/** Telling the server of a log-out takes no longer, milliseconds. */
+const LOGOUT_DEADLINE_MS = 5_000;
 
 export class Session {
-  #url;
-  #fetch;
+  #http;
   #storage;
   #locks;
-  #now;
+  #clock;
   #record = null;
+  #endsAt = 0;
   #refreshing = null;
   #onEnd;
 
   /**
-   * @param {{url: string, fetch: typeof fetch, storage: Storage, locks?: LockManager, now: () => number,
-   *          onEnd: (reason: string) => void}} parts `onEnd`: the session is over and the tokens are forgotten
+   * @param {{http: import('./http.js').Http, storage: import('./storage.js').Keep, locks?: LockManager,
+   *          clock: {now(): number, mono?(): number, setTimeout: Function, clearTimeout: Function},
+   *          onEnd: (reason: string) => void}} parts
+   *   `onEnd`: the session is over here: `logout`, `expired`, `revoked`, `elsewhere` (another tab logged out),
+   *   `taken-over` (another person has logged in on this storage)
    */
-  constructor({ url, fetch, storage, locks, now, onEnd }) {
-    this.#url = url.replace(/\/$/, '');
-    this.#fetch = fetch;
+  constructor({ http, storage, locks, clock, onEnd }) {
+    this.#http = http;
     this.#storage = storage;
     this.#locks = locks;
-    this.#now = now;
+    this.#clock = clock;
     this.#onEnd = onEnd;
   }
 
@@ -41,40 +49,69 @@ export class Session {
     return this.#record !== null;
   }
 
-  /** Milliseconds until the access token ends; negative when it has. */
+  /** Milliseconds until the access token ends, by the clock that says less; negative when it has. */
   get accessLeftMs() {
-    return (this.#record?.accessEndsAt ?? 0) - this.#now();
+    if (this.#record === null) return -1;
+    return Math.min(this.#record.accessEndsAt - this.#clock.now(), this.#endsAt - this.#mono());
   }
 
   /** Takes up the stored session. True if there is one; nothing is asked of the server. */
   restore() {
-    this.#record = this.#read();
-    return this.signedIn;
+    const stored = this.#read();
+    if (stored === null) return false;
+    this.#adopt(stored);
+    return true;
   }
 
-  /** @throws {HausError} `unauthenticated` for a wrong pair, `forbidden` for a banned account, `rate_limited` */
+  /** @throws {HausError} `unauthenticated` for a wrong pair, `forbidden` for a banned account, `rate_limited`, `network` */
   async login(email, password) {
-    return this.#begin(await this.#call('POST', '/v1/auth/login', { email, password }));
+    return this.#begin(await this.#http.call('POST', '/v1/auth/login', { email, password }));
   }
 
   async register(email, password, displayName) {
-    return this.#begin(await this.#call('POST', '/v1/auth/register', { email, password, displayName }));
+    return this.#begin(await this.#http.call('POST', '/v1/auth/register', { email, password, displayName }));
   }
 
-  /** Ends the session here and, if it can be reached, on the server. Never throws. */
+  /** Ends the session here at once, and on the server if it can be reached: then true. Never throws. */
   async logout() {
-    if (!this.signedIn) return;
-    try {
-      await this.request('POST', '/v1/auth/logout');
-    } catch {
-      // Unreachable or already over: the tokens are forgotten here either way and end by themselves there.
-    }
+    const record = this.#record;
+    if (record === null) return true;
+    const usable = this.accessLeftMs > MARGIN_MS;
     this.#end('logout');
+    const call = (path, body, token) =>
+      this.#http.call('POST', path, body, { token, deadlineMs: LOGOUT_DEADLINE_MS, keepalive: true });
+    try {
+      const renew = async () => (await call('/v1/auth/refresh', { refreshToken: record.refreshToken })).accessToken;
+      await call('/v1/auth/logout', undefined, usable ? record.accessToken : await renew());
+      return true;
+    } catch (error) {
+      return error.status === 401;
+    }
+  }
+
+  /** The server has ended it. True if another session of the same person is stored (they logged in anew): that goes on. */
+  revoked() {
+    const stored = this.#read();
+    if (this.#record !== null && isSuccessor(stored, this.#record) && stored.sessionId !== this.#record.sessionId) {
+      this.#adopt(stored);
+      return true;
+    }
+    this.#end('revoked');
+    return false;
+  }
+
+  /** Whether the storage still says that this person is signed in; ends the session here if not. */
+  check() {
+    if (this.#record === null) return false;
+    const stored = this.#read();
+    if (stored === null) this.#end('elsewhere');
+    else if (stored.profile.id !== this.#record.profile.id) this.#end('taken-over');
+    return this.#record !== null;
   }
 
   /** An access token that is good for some seconds. @throws {HausError} */
   async token() {
-    if (!this.signedIn) throw new HausError(LOCAL.SIGNED_OUT);
+    if (!this.check()) throw new HausError(LOCAL.SIGNED_OUT);
     return this.accessLeftMs > MARGIN_MS ? this.#record.accessToken : this.refresh();
   }
 
@@ -83,131 +120,146 @@ export class Session {
    * @throws {HausError} `unauthenticated` or `forbidden` (the session is over), `network`, `unavailable`, …
    */
   refresh() {
-    this.#refreshing ??= this.#exclusively(() => this.#rotate()).finally(() => {
-      this.#refreshing = null;
-    });
+    if (this.#refreshing === null) {
+      const mine = (this.#refreshing = this.#exclusively(() => this.#rotate()).finally(() => {
+        if (this.#refreshing === mine) this.#refreshing = null;
+      }));
+    }
     return this.#refreshing;
   }
 
   /**
    * A REST call as the person signed in; repeated once with a new token after a 401.
    * @param {object} [body] sent as JSON
-   * @param {{idempotencyKey?: string}} [options]
+   * @param {{idempotencyKey?: string, deadlineMs?: number}} [options]
    * @returns {Promise<any>} the parsed answer, null for 204
    */
   async request(method, path, body, options = {}) {
     const token = await this.token();
+    const { profile } = this.#record;
     try {
-      return await this.#call(method, path, body, { ...options, token });
+      return await this.#http.call(method, path, body, { ...options, token });
     } catch (error) {
       if (error.status !== 401) throw error;
       const fresh = this.#record?.accessToken === token ? await this.refresh() : await this.token();
-      return this.#call(method, path, body, { ...options, token: fresh });
+      // Another person's token must not carry this one's words.
+      if (this.profile?.id !== profile.id) throw new HausError(LOCAL.SIGNED_OUT);
+      return this.#http.call(method, path, body, { ...options, token: fresh });
     }
   }
 
   async #rotate() {
-    const bad = this.#record;
-    if (bad === null) throw new HausError(LOCAL.SIGNED_OUT);
-    const stored = this.#read();
-    if (stored === null) {
-      this.#end('elsewhere');
-      throw new HausError(LOCAL.SIGNED_OUT);
-    }
-    if (stored.refreshToken !== bad.refreshToken) {
-      // Another tab has rotated meanwhile.
-      this.#record = stored;
-      if (this.accessLeftMs > MARGIN_MS) return stored.accessToken;
-    }
+    if (!this.check()) throw new HausError(LOCAL.SIGNED_OUT);
+    // Another tab has rotated meanwhile.
+    if (this.#takeSuccessor() && this.accessLeftMs > MARGIN_MS) return this.#record.accessToken;
+    const asking = this.#record;
     try {
-      const answer = await this.#call('POST', '/v1/auth/refresh', { refreshToken: this.#record.refreshToken });
-      this.#begin(answer);
+      const answer = await this.#http.call('POST', '/v1/auth/refresh', { refreshToken: asking.refreshToken });
+      if (this.#record !== asking || !this.check()) throw new HausError(LOCAL.SIGNED_OUT, 'the session ended meanwhile');
+      this.#take(answer);
       return this.#record.accessToken;
     } catch (error) {
-      if (error.status === 401 || error.status === 403) this.#end('expired');
+      if (error.status !== 401 && error.status !== 403) throw error;
+      if (this.#record !== asking) throw new HausError(LOCAL.SIGNED_OUT, 'the session ended meanwhile');
+      if (this.check() && this.#takeSuccessor()) return this.#record.accessToken;
+      this.#end(error.status === 403 ? 'revoked' : 'expired');
       throw error;
     }
   }
 
+  /** Takes what another tab has stored of the same person. @returns {boolean} whether there was something newer */
+  #takeSuccessor() {
+    const stored = this.#read();
+    if (!isSuccessor(stored, this.#record)) return false;
+    this.#adopt(stored);
+    return true;
+  }
+
+  /** A log-in: whoever was here before is over. */
   #begin(answer) {
-    this.#record = {
+    this.#refreshing = null;
+    this.#take(answer);
+    return answer.profile;
+  }
+
+  #take(answer) {
+    if (typeof answer?.accessToken !== 'string' || typeof answer.profile?.id !== 'string') {
+      throw new HausError(LOCAL.NETWORK, 'this is no answer of a haus server');
+    }
+    const lifeMs = answer.accessExpiresInMs;
+    this.#adopt({
       profile: answer.profile,
       sessionId: answer.sessionId,
       accessToken: answer.accessToken,
-      accessEndsAt: this.#now() + answer.accessExpiresInMs,
+      accessEndsAt: this.#clock.now() + lifeMs,
+      lifeMs,
       refreshToken: answer.refreshToken,
-    };
+    });
     this.#storage.setItem(STORED, JSON.stringify(this.#record));
-    return answer.profile;
+  }
+
+  // A stored end is of the wall clock, which may have been set since: never longer than the token's whole life.
+  #adopt(record) {
+    this.#record = record;
+    const leftMs = record.accessEndsAt - this.#clock.now();
+    this.#endsAt = this.#mono() + Math.min(leftMs, record.lifeMs ?? leftMs);
   }
 
   #end(reason) {
     if (this.#record === null) return;
+    const mine = this.#record;
     this.#record = null;
-    this.#storage.removeItem(STORED);
+    this.#refreshing = null;
+    // Another person's record, or a newer one of this person, is not ours to remove.
+    if (this.#read()?.sessionId === mine.sessionId) this.#storage.removeItem(STORED);
     this.#onEnd(reason);
   }
 
   #read() {
-    try {
-      const record = JSON.parse(this.#storage.getItem(STORED));
-      return typeof record?.refreshToken === 'string' ? record : null;
-    } catch {
-      return null;
-    }
+    const record = decode(this.#storage.getItem(STORED));
+    const good = typeof record?.refreshToken === 'string' && typeof record.profile?.id === 'string' &&
+      typeof record.accessToken === 'string' && Number.isFinite(record.accessEndsAt);
+    return good ? record : null;
   }
 
-  #exclusively(task) {
-    return this.#locks ? this.#locks.request(STORED, task) : task();
+  #mono() {
+    return this.#clock.mono?.() ?? this.#clock.now();
   }
 
-  async #call(method, path, body, { token, idempotencyKey } = {}) {
-    const headers = { accept: 'application/json' };
-    if (token) headers.authorization = `Bearer ${token}`;
-    if (idempotencyKey) headers['idempotency-key'] = idempotencyKey;
-    if (body !== undefined) headers['content-type'] = 'application/json';
-    let response;
-    let text;
-    try {
-      response = await this.#fetch(this.#url + path, {
-        method,
-        headers,
-        body: body === undefined ? undefined : JSON.stringify(body),
-        credentials: 'omit',
-        cache: 'no-store',
-      });
-      text = await response.text();
-    } catch (cause) {
-      throw new HausError(LOCAL.NETWORK, 'the server cannot be reached', { cause });
-    }
-    const answer = parse(text);
-    if (response.ok) return answer;
-    throw new HausError(answer?.code ?? fallbackCode(response.status), answer?.detail ?? answer?.title, {
-      status: response.status,
-      retryAfterMs: retryAfterMs(response.headers.get('retry-after')),
-      details: answer,
+  /** Runs `task` under the lock all tabs share; without it when it cannot be had in time, which the server forgives. */
+  async #exclusively(task) {
+    if (!this.#locks) return task();
+    const aborter = new AbortController();
+    let held = false;
+    let timer;
+    const late = new Promise((resolve) => {
+      timer = this.#clock.setTimeout(() => {
+        if (!held) resolve(LATE);
+        aborter.abort();
+      }, LOCK_WAIT_MS);
     });
+    // A lock that comes after that is given back unused.
+    let gone = false;
+    const locked = Promise.resolve(
+      this.#locks.request(STORED, { signal: aborter.signal }, () => {
+        if (gone) return LATE;
+        held = true;
+        this.#clock.clearTimeout(timer);
+        return task();
+      }),
+    ).catch((error) => {
+      if (held) throw error;
+      return LATE;
+    });
+    const first = await Promise.race([locked, late]).finally(() => this.#clock.clearTimeout(timer));
+    if (first !== LATE) return first;
+    gone = true;
+    return task();
   }
 }
 
-function parse(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
-}
+const LATE = Symbol('late');
 
-// An answer without a problem body comes from something before the server, such as a proxy.
-function fallbackCode(status) {
-  if (status === 401) return 'unauthenticated';
-  if (status === 403) return 'forbidden';
-  if (status === 404) return 'not_found';
-  if (status === 429) return 'rate_limited';
-  return status >= 500 ? 'unavailable' : 'invalid';
-}
-
-function retryAfterMs(header) {
-  const seconds = Number(header ?? NaN);
-  return Number.isFinite(seconds) ? seconds * 1000 : 0;
+function isSuccessor(stored, record) {
+  return stored !== null && record !== null && stored.profile.id === record.profile.id && stored.refreshToken !== record.refreshToken;
 }

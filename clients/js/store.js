@@ -2,7 +2,7 @@
 // What must be asked of the server (a gap to fill, a thread that is not listed) it tells through hooks.
 
 import { Stream } from './stream.js';
-import { Thread } from './thread.js';
+import { CLOSED_MAX, Thread } from './thread.js';
 
 /** Streams in one `auth` or `sync` frame (protocol, section 3). */
 export const SYNC_STREAMS_MAX = 500;
@@ -31,7 +31,7 @@ export class Store {
   /**
    * @param {{threadChanged: (id: string) => void, listChanged: () => void, created: (thread: Thread, message: object) => void,
    *          gap: (stream: StreamId) => void, unlisted: (id: string) => void, removed: (id: string, reason: string) => void,
-   *          applied: (thread: Thread) => void, user: (update: object) => void, reset: (id: string) => void, lost: () => void}} hooks
+   *          isOpen?: (id: string) => boolean, applied: (thread: Thread) => void, user: (update: object) => void, reset: (id: string) => void, lost: () => void}} hooks
    *   `reset`: a thread's messages are to be loaded again when shown; `lost`: the user stream has to start anew
    */
   constructor(hooks) {
@@ -125,8 +125,10 @@ export class Store {
 
   /** Applies updates whose turn has come in a thread. */
   applyThread(thread, updates) {
+    const open = this.#hooks.isOpen?.(thread.id) ?? false;
     for (const update of updates) {
       const message = thread.apply(update);
+      if (message !== null && !open) thread.trim(CLOSED_MAX);
       if (message !== null) this.#hooks.created(thread, message);
     }
     if (updates.length === 0) return;

@@ -1,7 +1,7 @@
 // The gap rule of one stream (protocol, section 2). Pure: it is told updates and says which to apply now.
 
 /** Updates kept above a gap, or before the position is known. What comes above this is fetched again by `sync`. */
-export const HELD_MAX = 1_000;
+export const HELD_MAX = 200;
 
 export class Stream {
   #held = new Map();

@@ -5,8 +5,10 @@
 
 import { Stream } from './stream.js';
 
-/** Messages kept for a thread that is not on screen. */
+/** Messages a thread that is not open keeps when it is trimmed … */
 export const WINDOW_MAX = 100;
+/** … which it is when it holds more than this. In between lies the room that makes trimming cheap. */
+export const CLOSED_MAX = 200;
 
 /** Own mentions remembered above the last known count. */
 const MENTIONS_MAX = 1_000;
@@ -137,9 +139,9 @@ export class Thread {
     return this.stream.pos === null ? this.stream.rebase(ok.seq) : [];
   }
 
-  /** Keeps the newest messages alone. */
-  trim() {
-    if (this.messages.length <= WINDOW_MAX) return;
+  /** Keeps the newest messages alone, if there are more than `above`. */
+  trim(above = WINDOW_MAX) {
+    if (this.messages.length <= above) return;
     this.messages = this.messages.slice(-WINDOW_MAX);
     this.#index();
     this.hasOlder = true;
@@ -147,7 +149,8 @@ export class Thread {
 
   /** Applies one update whose turn it is. Returns the message it created, if it did. */
   apply(update) {
-    for (const kept of this.#reads.values()) kept.push(update);
+    // What was created meanwhile is applied here; only changes may concern a message that a reply brings.
+    if (update.up !== 'message.created') for (const kept of this.#reads.values()) kept.push(update);
     const created = update.up === 'message.created' ? this.#created(update) : null;
     if (created === null) this.#touch(this.#byId.get(update.d.messageId), update);
     if (update.seq > this.#rowSeq) this.#changeRow(update);
@@ -165,8 +168,22 @@ export class Thread {
     if (last === undefined || message.no > last.no) {
       this.messages.push(message);
       this.#byId.set(message.id, message);
-    } else this.#merge(this.#byId.has(message.id) ? [message] : []);
+    } else this.#replace(message);
     return message;
+  }
+
+  // A replay of a message that a page has brought already: looked up, since a long replay may consist of such.
+  #replace(message) {
+    const held = this.#byId.get(message.id);
+    if (held === undefined || message.rev < held.rev || message.asOf < held.asOf) return;
+    let low = 0;
+    for (let high = this.messages.length - 1; low < high; ) {
+      const middle = (low + high) >> 1;
+      if (this.messages[middle].no < held.no) low = middle + 1;
+      else high = middle;
+    }
+    this.messages[low] = message;
+    this.#byId.set(message.id, message);
   }
 
   #mentioned(no) {

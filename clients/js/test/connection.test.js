@@ -75,7 +75,7 @@ test('a server that announces its end and stays is left', async () => {
 });
 
 test('44xx stops for good; a nudge begins again', async () => {
-  for (const code of [4400, 4403, 4409, 4426]) {
+  for (const code of [4400, 4409, 4426]) {
     const { haus, Socket, clock } = await live();
     const told = [];
     haus.on('state', (state) => told.push(state));
@@ -87,6 +87,15 @@ test('44xx stops for good; a nudge begins again', async () => {
     await settle();
     assert.equal(Socket.all.length, 2, `${code}`);
   }
+});
+
+test('4403 is the end of the session, told once', async () => {
+  const { haus, Socket, clock } = await live();
+  const reasons = [];
+  haus.on('signed-out', (reason) => reasons.push(reason));
+  Socket.last.drop(4403, '{"c":"revoked"}');
+  await clock.advance(120_000);
+  assert.deepEqual([reasons, haus.profile, haus.state, Socket.all.length], [['revoked'], null, 'offline', 1]);
 });
 
 test('4401 takes a new token first; a token that is always refused ends it', async () => {

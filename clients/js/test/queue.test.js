@@ -3,7 +3,7 @@ import test from 'node:test';
 
 import { HausError } from '../errors.js';
 import { QUEUE_MAX, SendQueue } from '../queue.js';
-import { MemoryStorage } from '../storage.js';
+import { Keep, MemoryStorage } from '../storage.js';
 import { TestClock, settle } from './support.js';
 
 function queue(storage = new MemoryStorage()) {
@@ -11,7 +11,7 @@ function queue(storage = new MemoryStorage()) {
   const sent = [];
   const transmit = (item) => new Promise((resolve, reject) => sent.push({ item, resolve, reject }));
   const position = { of: 0 };
-  const made = new SendQueue({ storage, transmit, changed: () => {}, position: () => position.of, clock, random: () => 0.5 });
+  const made = new SendQueue({ storage: new Keep(storage, () => {}), transmit, changed: () => {}, position: () => position.of, clock, random: () => 0.5 });
   made.load('me');
   return { made, sent, clock, storage, position };
 }
@@ -128,7 +128,7 @@ test('what is unsent survives a reload, in order, per person', async () => {
   assert.deepEqual(texts(again.made.of('t1')), ['b', 'c', 'd']);
   assert.deepEqual(again.made.of('t1').map(({ state }) => state), ['failed', 'queued', 'queued']);
   assert.equal(again.made.of('t1')[0].error.code, 'too_large');
-  const other = new SendQueue({ storage, transmit: () => {}, changed: () => {}, clock: new TestClock(), random: () => 0 });
+  const other = new SendQueue({ storage: new Keep(storage, () => {}), transmit: () => {}, changed: () => {}, clock: new TestClock(), random: () => 0 });
   other.load('somebody else');
   assert.equal(other.of('t1').length, 0);
 });

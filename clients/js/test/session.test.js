@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
+import { Http } from '../http.js';
 import { Session } from '../session.js';
-import { MemoryStorage } from '../storage.js';
-import { answer, tokenAnswer } from './support.js';
+import { Keep, MemoryStorage } from '../storage.js';
+import { TestClock, answer, settle, tokenAnswer } from './support.js';
 
 /** The server's side of rotation: each refresh token is good once; a second use ends the session. */
 function rotatingServer() {
@@ -29,9 +30,10 @@ function rotatingServer() {
   return server;
 }
 
-function session(server, storage = new MemoryStorage(), clock = { at: 0 }, locks = undefined) {
+function session(server, storage = new MemoryStorage(), clock = new TestClock(), locks = undefined) {
   const ends = [];
-  const made = new Session({ url: 'http://haus.test/', fetch: server.fetch, storage, locks, now: () => clock.at, onEnd: (reason) => ends.push(reason) });
+  const http = new Http({ url: 'http://haus.test/', fetch: server.fetch, clock });
+  const made = new Session({ http, storage: new Keep(storage, () => {}), locks, clock, onEnd: (reason) => ends.push(reason) });
   return { made, ends, storage, clock };
 }
 
@@ -39,7 +41,7 @@ test('many callers share one rotation', async () => {
   const server = rotatingServer();
   const { made, clock } = session(server);
   await made.login('a', 'b');
-  clock.at = 599_000;
+  await clock.advance(599_000);
   const got = await Promise.all([made.token(), made.token(), made.refresh(), made.request('GET', '/v1/me')]);
   assert.equal(server.refreshes, 1);
   assert.equal(new Set(got.slice(0, 3)).size, 1);
@@ -58,14 +60,14 @@ test('a token that is refused is renewed once and the call repeated', async () =
 test('two tabs do not use one refresh token twice', async () => {
   const server = rotatingServer();
   const storage = new MemoryStorage();
-  const clock = { at: 0 };
+  const clock = new TestClock();
   let tail = Promise.resolve();
-  const locks = { request: (_, task) => (tail = tail.then(task, task)) };
+  const locks = { request: (_, __, task) => (tail = tail.then(task, task)) };
   const one = session(server, storage, clock, locks);
   await one.made.login('a', 'b');
   const two = session(server, storage, clock, locks);
   assert.equal(two.made.restore(), true);
-  clock.at = 599_000;
+  await clock.advance(599_000);
   const [first, second] = await Promise.all([one.made.token(), two.made.token()]);
   assert.equal(first, second);
   assert.equal(server.refreshes, 1);

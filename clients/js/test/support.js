@@ -9,10 +9,19 @@ export const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 export class TestClock {
   #now = 1_700_000_000_000;
+  /** What the wall clock was set by; `mono` does not know it. */
+  #set = 0;
   #timers = new Map();
   #nextId = 1;
 
-  now = () => this.#now;
+  now = () => this.#now + this.#set;
+
+  mono = () => this.#now;
+
+  /** Somebody sets the clock. */
+  jump(ms) {
+    this.#set += ms;
+  }
 
   setTimeout = (task, ms) => {
     const id = this.#nextId++;
