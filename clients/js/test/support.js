@@ -33,6 +33,10 @@ export class TestClock {
     this.#timers.delete(id);
   };
 
+  get timers() {
+    return this.#timers.size;
+  }
+
   /** Moves on, running what falls due in order. */
   async advance(ms) {
     const end = this.#now + ms;
@@ -155,9 +159,11 @@ export async function client({ storage = new MemoryStorage(), http, random = () 
   const haus = new Haus({ url: 'http://haus.test', storage, WebSocket: Socket, fetch, locks: undefined, clock, random });
   const states = [];
   haus.on('state', ({ state }) => states.at(-1) !== state && states.push(state));
+  const troubles = [];
+  haus.on('storage', ({ text }) => troubles.push(text));
   await haus.login('a@haus.test', 'secret');
   await settle();
-  return { haus, clock, Socket, storage, calls, states };
+  return { haus, clock, Socket, storage, calls, states, troubles };
 }
 
 /** The same, live. */
