@@ -6,6 +6,8 @@ import { SYNC_STREAMS_MAX } from './store.js';
 const GATHER_MS = 20;
 /** Streams take at most this part of a frame; the rest is for the token and what else `auth` carries. */
 const FRAME_PART = 0.5;
+/** A catch-up that has brought nothing for so long is given up with its socket, milliseconds. */
+export const STALLED_MS = 45_000;
 /** A `sync` that brought a stream no further is repeated so often; then the socket is given up. */
 const FRUITLESS_MAX = 3;
 
@@ -26,6 +28,7 @@ export class CatchUp {
   #awaitsFirst = false;
   #lagging = false;
   #timer = null;
+  #stall = null;
 
   /**
    * @param {{store: import('./store.js').Store, sync: (streams: object) => Promise<object>, changed: () => void,
@@ -68,6 +71,7 @@ export class CatchUp {
     this.#tries.clear();
     this.#lagging = false;
     if (this.#store.epoch === ok.epoch) for (const id of this.#rest) this.want(id);
+    this.#watch();
     this.#named = [];
     this.#rest = [];
   }
@@ -106,7 +110,9 @@ export class CatchUp {
   /** The socket is gone; the next `auth` resumes. */
   cut() {
     this.#clock.clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#stall);
     this.#timer = null;
+    this.#stall = null;
     this.#pending.clear();
     this.#wanted.clear();
     this.#lagging = false;
@@ -127,9 +133,25 @@ export class CatchUp {
     const asked = Object.keys(streams);
     if (asked.length === 0) return this.#changed();
     for (const id of asked) this.#pending.add(id);
+    this.#watch();
     this.#store.syncing(asked);
     this.#changed();
     return this.#sync(streams).catch((error) => this.#failed(asked, error));
+  }
+
+  // `resumed` may never come, on a socket that otherwise lives. Whatever moves a stream that is waited for is progress.
+  #watch() {
+    const mark = () => [...this.#pending].reduce((sum, id) => sum + (this.#store.position(id) ?? 0), this.#pending.size);
+    const check = (before) => {
+      this.#stall = null;
+      if (this.#pending.size === 0) return;
+      const now = mark();
+      if (now === before) this.#giveUp();
+      else this.#stall = this.#clock.setTimeout(() => check(now), STALLED_MS);
+    };
+    if (this.#pending.size === 0 || this.#stall !== null) return;
+    const start = mark();
+    this.#stall = this.#clock.setTimeout(() => check(start), STALLED_MS);
   }
 
   /** How many of these fit into one frame; at least one. */

@@ -11,7 +11,7 @@ export const systemClock = {
 export function clockOf(given = systemClock) {
   return {
     now: () => given.now(),
-    mono: () => (given.mono ?? given.now)(),
+    mono: () => (given.mono ? given.mono() : given.now()),
     setTimeout: (task, ms) => given.setTimeout(task, ms),
     clearTimeout: (timer) => given.clearTimeout(timer),
   };

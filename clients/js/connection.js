@@ -39,7 +39,6 @@ export class Connection {
   #spreadMs = DEFAULT_SPREAD_MS;
   #limits = DEFAULT_LIMITS;
   #heardAt = 0;
-  #frames = 0;
   #readyAt = 0;
   #tooBig = 0;
 
@@ -102,12 +101,17 @@ export class Connection {
   probe() {
     if (this.#phase === 'waiting') return this.#open();
     if (this.#phase === 'idle' || this.#phase === 'stopped' || this.#timers.has('probe')) return undefined;
-    const heard = this.#frames;
     const phase = this.#phase;
-    if (phase === 'ready') this.#write({ id: 0, cmd: 'ping', d: {} });
+    let proved = false;
+    if (phase === 'ready') {
+      const done = () => (proved = true);
+      this.#transmit({ cmd: 'ping', d: {}, repeat: false, resolve: done, reject: (error) => error.code !== LOCAL.DISCONNECTED && done() });
+    }
+    // What was on its way before the sleep comes at once and proves nothing; what still comes later does.
+    const from = this.#parts.clock.mono() + PROBE_MS / 2;
     return this.#later('probe', PROBE_MS, () => {
       this.#cancel('probe');
-      if (this.#frames === heard && this.#phase === phase) this.#replace();
+      if (!proved && this.#heardAt < from && this.#phase === phase) this.#replace();
     });
   }
 
@@ -190,7 +194,6 @@ export class Connection {
 
   #received(data) {
     this.#heardAt = this.#parts.clock.mono();
-    this.#frames += 1;
     const frames = decode(data);
     for (const frame of Array.isArray(frames) ? frames : [frames]) {
       if (this.#socket === null) return;

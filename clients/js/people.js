@@ -28,13 +28,17 @@ export class People {
   /** Takes what came with something else (members, peers). */
   learn(profile) {
     if (!profile?.id || !profile.displayName) return;
-    this.#known.set(profile.id, { ...this.#known.get(profile.id), ...profile });
-    if (this.#known.size > KEPT_MAX) this.#known.delete(this.#known.keys().next().value);
+    this.#keep(profile.id, { ...this.#known.get(profile.id), ...profile });
   }
 
   clear() {
     this.#known.clear();
     this.#wanted.clear();
+  }
+
+  #keep(id, profile) {
+    this.#known.set(id, profile);
+    if (this.#known.size > KEPT_MAX) this.#known.delete(this.#known.keys().next().value);
   }
 
   #want(id) {
@@ -50,7 +54,7 @@ export class People {
     if (ids.length === 0) return;
     for (const id of ids) this.#wanted.delete(id);
     // Null until they come: each is asked for once.
-    for (const id of ids) this.#known.set(id, null);
+    for (const id of ids) this.#keep(id, null);
     try {
       for (const profile of await this.#fetch(ids)) this.learn(profile);
       this.#arrived();

@@ -19,15 +19,16 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 struct Program {
     folder: PathBuf,
     listen: String,
+    settings: &'static [(&'static str, &'static str)],
     child: Option<Child>,
 }
 
 impl Program {
-    fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("haus-page-{}", std::process::id()));
+    fn start(name: &str, settings: &'static [(&'static str, &'static str)]) -> Self {
+        let folder = std::env::temp_dir().join(format!("haus-page-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut program = Self { folder, listen: format!("127.0.0.1:{port}"), child: None };
+        let mut program = Self { folder, listen: format!("127.0.0.1:{port}"), settings, child: None };
         program.resume();
         program
     }
@@ -40,6 +41,7 @@ impl Program {
         }
         command.env("HAUS_LISTEN", &self.listen).env("HAUS_DATA_DIR", self.folder.join("data"));
         command.env("HAUS_DRAIN_MS", DRAIN_MS).env("HAUS_LOG", "warn").stdout(Stdio::piped());
+        command.envs(self.settings.iter().copied());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         self.child = Some(child);
@@ -87,6 +89,24 @@ fn the_client_library_passes_its_own_tests() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+#[test]
+fn the_client_library_holds_against_a_bad_hour() {
+    let program = Program::start("hour", &[]);
+    let pid = program.child.as_ref().unwrap().id().to_string();
+    let logins = program.logins();
+    let people: Vec<&str> = logins[..2].iter().flat_map(|(email, password)| [email.as_str(), password]).collect();
+    let output = Command::new("node")
+        .args(["--experimental-websocket", "--no-warnings"])
+        .arg(Path::new(ROOT).join("clients/js/test/wire/hour.mjs"))
+        .args([&format!("http://{}", program.listen), &pid])
+        .args(people)
+        .output()
+        .expect("node runs (Debian package nodejs)");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && told.lines().any(|line| line == "PASS");
+    assert!(passed, "{told}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[tokio::test]
 async fn the_page_comes_small_and_its_files_are_kept_until_they_change() {
     let cluster = cluster(1, &[]).await;
@@ -130,7 +150,7 @@ async fn the_page_comes_small_and_its_files_are_kept_until_they_change() {
 
 #[test]
 fn two_browsers_chat_and_lose_nothing_when_the_server_restarts() {
-    let mut program = Program::start();
+    let mut program = Program::start("chat", &[]);
     let logins = program.logins();
     assert!(logins.len() >= 2, "fewer than two logins in logins.txt");
     let mut browser = Command::new("node")

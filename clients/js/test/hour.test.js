@@ -24,9 +24,9 @@ async function acceptAll(socket) {
   }
 }
 
-async function goLive({ Socket }, ok = authOk()) {
+async function goLive({ Socket }, ok = authOk(), greeting = hello) {
   await settle();
-  Socket.last.push(hello);
+  Socket.last.push(greeting);
   Socket.last.reply('auth', ok);
   await settle();
 }
@@ -192,18 +192,32 @@ test('something that takes smaller frames than hello said gets smaller ones', as
 });
 
 test('after waking a dead socket is left within five seconds, and a living one is kept', async () => {
-  const { haus, Socket, clock } = await live();
+  const { haus, Socket, clock } = await client();
+  const slow = { ...hello, d: { ...hello.d, heartbeatMs: 25_000 } };
+  await goLive({ Socket }, authOk(), slow);
   haus.wake();
   assert.equal(Socket.last.sent.at(-1).cmd, 'ping');
-  Socket.last.push({ id: 0, ok: {} });
+  Socket.last.reply('ping', {});
   await clock.advance(2_000);
+  haus.wake();
   Socket.last.push({ up: 'hb', d: {} });
   await clock.advance(2_000);
   assert.deepEqual([haus.state, Socket.all.length], ['live', 1]);
   haus.wake();
+  await clock.advance(2_000);
+  Socket.last.push({ up: 'hb', d: {} });
+  await clock.advance(2_000);
+  assert.deepEqual([haus.state, Socket.all.length], ['live', 1], 'a slow one that still gives is no dead one');
+  haus.wake();
+  Socket.last.push({ up: 'hb', d: {} });
+  await clock.advance(3_000);
+  assert.deepEqual([haus.state, Socket.all.length], ['offline', 2], 'what was on its way before proves nothing');
+  await goLive({ Socket }, authOk(), slow);
+  Socket.last.push({ up: 'resumed', d: { streams: { user: 3, [THREAD]: 10 } } });
+  haus.wake();
   haus.wake();
   await clock.advance(3_000);
-  assert.deepEqual([haus.state, Socket.all.length], ['offline', 2]);
+  assert.deepEqual([haus.state, Socket.all.length], ['offline', 3]);
   await goLive({ Socket });
   Socket.last.push({ up: 'resumed', d: { streams: { user: 3, [THREAD]: 10 } } });
   assert.equal(haus.state, 'live');
@@ -358,4 +372,21 @@ test('letting go leaves no timer and no listener', async (t) => {
   assert.deepEqual(new Set(counts.values()), new Set([0]));
   await clock.advance(100);
   assert.equal(clock.timers, 0);
+});
+
+test('a catch-up whose end never comes is given up with its socket', async () => {
+  const { haus, Socket, clock } = await live();
+  Socket.last.push(created(13, 8));
+  const beat = async (seconds) => {
+    for (let i = 0; i < seconds; i += 1) {
+      await clock.advance(1_000);
+      Socket.last.push({ up: 'hb', d: {} });
+    }
+  };
+  await beat(40);
+  Socket.last.push(created(11, 6));
+  await beat(40);
+  assert.deepEqual([haus.state, Socket.all.length], ['catching-up', 1], 'something came in between');
+  await beat(60);
+  assert.ok(Socket.all.length > 1);
 });
