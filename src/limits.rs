@@ -1,7 +1,10 @@
 //! Limits per profile and per address, decided in memory. What a limit is, is a setting; how a refusal is said to the
 //! client is the caller's. Limits of queues and buffers stand beside those, under names of their own.
 
+mod sessions;
 mod shared;
+
+pub use sessions::{SessionBook, share_sessions};
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -44,6 +44,7 @@ pub struct Metrics {
     pub sockets: IntGauge,
     pub lagging_sessions: IntGauge,
     pub outbox_pending: IntGauge,
+    pub worker_panics: IntCounter,
     pub frames_received: IntCounter,
     pub updates_encoded: IntCounter,
     pub socket_writes: IntCounter,
@@ -133,6 +134,10 @@ impl Metrics {
             lagging_sessions: to
                 .gauge("haus_lagging_sessions", "Sessions that read a stream from the log, because they fell behind")?,
             outbox_pending: to.gauge("haus_outbox_pending", "Bytes waiting in the outboxes of sockets")?,
+            worker_panics: to.counter(
+                "haus_worker_panics_total",
+                "Workers that met a defect, closed their sockets and began anew",
+            )?,
             frames_received: to.counter("haus_frames_received_total", "Websocket frames taken from clients")?,
             updates_encoded: to.counter("haus_updates_encoded_total", "Updates encoded; not deliveries")?,
             socket_writes: to.counter("haus_socket_writes_total", "Writes to sockets, each of one or more frames")?,

@@ -19,15 +19,15 @@ use super::{RATE_WINDOW_MS, RateLimiter};
 use crate::deployment::Deployment;
 
 /// Between exchanges.
-const EXCHANGE: Duration = Duration::from_millis(500);
+pub(super) const EXCHANGE: Duration = Duration::from_millis(500);
 /// Profiles in one call of the script; more make more calls.
 const PROFILES_A_CALL: usize = 256;
 /// Answer to one call.
 const RESPONSE: Duration = Duration::from_millis(100);
 /// Connecting.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// The breaker: nothing is asked for so long after a failure.
-const OPEN: Duration = Duration::from_secs(2);
+pub(super) const OPEN: Duration = Duration::from_secs(2);
 /// Calls that may wait in the client; it is one at a time.
 const WAITING_CALLS: usize = 4;
 

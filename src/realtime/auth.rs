@@ -131,10 +131,10 @@ impl Worker {
         session.auth_task = None;
         let options = &self.shared.options;
         let most = if options.limits_on { options.sessions_per_profile } else { usize::MAX };
-        for old in self.shared.registry.settle(&registration, most) {
+        for old in self.shared.registry.settle(registration, most) {
             self.shared.to_worker(old, ToWorker::Close { to: old, code: CloseCode::Replaced, retry_after_ms: None });
         }
-        session.registration = Some(registration);
+        session.registered = true;
         session.profile_id = access.profile_id;
         session.session_id = access.session_id;
         session.expires_at_unix_ms = access.expires_at_ms;

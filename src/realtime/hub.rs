@@ -167,9 +167,12 @@ impl Hub {
     /// Forgets every feed; sessions that are still here get nothing more.
     pub fn clear(&self) {
         for shard in &self.shards {
-            lock(shard).clear();
+            let mut shard = lock(shard);
+            // Others add for shards that were cleared a moment ago: what goes is taken off, nothing is set.
+            let freed = shard.values().map(|entry| entry.feed.held_bytes()).sum();
+            shard.clear();
+            self.ring_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
-        self.ring_bytes.store(0, Ordering::Relaxed);
     }
 
     /// The log ends at `head`; a hole up to `known` was announced by mistake.

@@ -122,7 +122,9 @@ pub enum ToWorker {
         code: CloseCode,
         spread_ms: u32,
     },
-    Stop,
+    /// Panics.
+    #[cfg(test)]
+    Fail,
 }
 
 /// What `resumed` will say of streams that need no reading.
@@ -146,6 +148,7 @@ pub struct Inbox {
     asleep: AtomicBool,
     /// Something was pushed since the last drain.
     filled: AtomicBool,
+    stopped: AtomicBool,
     waker: Waker,
 }
 
@@ -155,6 +158,7 @@ impl Inbox {
             queue: Mutex::new(Queue::default()),
             asleep: AtomicBool::new(true),
             filled: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             waker,
         }
     }
@@ -181,6 +185,16 @@ impl Inbox {
             self.filled.store(true, Ordering::SeqCst);
         }
         self.wake();
+    }
+
+    /// Ends the worker.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
     }
 
     /// Takes everything; true when runs were dropped since the last time.

@@ -11,6 +11,7 @@ pub mod commands;
 pub mod delivery;
 pub mod feed;
 mod fill;
+pub mod flush;
 pub mod hub;
 pub mod inbox;
 pub mod node;

@@ -16,6 +16,7 @@ use super::repair::{self, Repairs};
 use super::worker::Worker;
 use super::{Backend, EngineOptions, LogReader};
 use crate::courier::{Courier, CourierEvent};
+use crate::limits::SessionBook;
 
 use crate::protocol::time::Timestamp;
 use crate::protocol::{CloseCode, reply};
@@ -96,6 +97,26 @@ impl Shared {
                 server_time: Timestamp::now(),
             },
         )
+    }
+}
+
+impl SessionBook for Node {
+    fn take_changed(&self, most: usize) -> Vec<(Uuid, Vec<u64>)> {
+        self.shared.registry.take_changed(most)
+    }
+
+    fn put_back(&self, profiles: &[Uuid]) {
+        self.shared.registry.put_back(profiles);
+    }
+
+    fn change_all(&self) {
+        self.shared.registry.change_all();
+    }
+
+    fn replace(&self, profile_id: Uuid, place: u64) {
+        if let Some(to) = self.shared.registry.at(profile_id, place) {
+            self.shared.to_worker(to, ToWorker::Close { to, code: CloseCode::Replaced, retry_after_ms: None });
+        }
     }
 }
 
@@ -212,10 +233,13 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for inbox in self.shared.hub.inboxes() {
-            inbox.push(ToWorker::Stop);
+            inbox.stop();
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = joined.await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,13 +35,14 @@ struct Waiting {
 /// Frames in order, the first kept inline.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    first: Waiting,
+    first: Bytes,
     rest: VecDeque<Waiting>,
     /// Bytes in all of them, and in the updates among them.
     bytes: usize,
-    update_bytes: usize,
+    update_bytes: u32,
     /// Room kept for a page that is being read.
-    reserved: usize,
+    reserved: u32,
+    first_is_update: bool,
 }
 
 impl Outbox {
@@ -52,14 +53,15 @@ impl Outbox {
 
     /// Adds an update, or several in one piece.
     pub fn push_update(&mut self, frame: Bytes) {
-        self.update_bytes += frame.len();
+        self.update_bytes += frame.len() as u32;
         self.add(Waiting { frame, is_update: true });
     }
 
     fn add(&mut self, waiting: Waiting) {
         self.bytes += waiting.frame.len();
-        if self.first.frame.is_empty() {
-            self.first = waiting;
+        if self.first.is_empty() {
+            self.first = waiting.frame;
+            self.first_is_update = waiting.is_update;
         } else {
             self.rest.push_back(waiting);
         }
@@ -71,7 +73,7 @@ impl Outbox {
 
     /// Bytes of replies and notices.
     pub fn reply_bytes(&self) -> usize {
-        self.bytes - self.update_bytes
+        self.bytes - self.update_bytes as usize
     }
 
     /// What all of it costs.
@@ -86,7 +88,8 @@ impl Outbox {
     /// Whether an update of `len` bytes may wait here; one that finds the outbox empty always may.
     pub fn has_room(&self, len: usize) -> bool {
         self.bytes == 0
-            || (self.update_bytes + len <= UPDATE_BYTES && self.held() + self.reserved + len <= OUTBOX_BYTES)
+            || (self.update_bytes as usize + len <= UPDATE_BYTES
+                && self.held() + self.reserved as usize + len <= OUTBOX_BYTES)
     }
 
     /// Whether a reply of `len` bytes, which could be made again, may wait here; as for updates, one always may.
@@ -96,21 +99,21 @@ impl Outbox {
 
     /// Keeps room for a page of at most `len` bytes, until [`Self::unreserve`].
     pub fn reserve(&mut self, len: usize) {
-        self.reserved += len;
+        self.reserved += len as u32;
     }
 
     pub fn unreserve(&mut self, len: usize) {
-        self.reserved = self.reserved.saturating_sub(len);
+        self.reserved = self.reserved.saturating_sub(len as u32);
     }
 
     /// Writes until all is gone or the socket takes no more. Counts the writes made in `writes`.
     pub fn flush<W: Write>(&mut self, socket: &mut W, writes: &mut u64) -> io::Result<Flush> {
         while self.bytes > 0 {
             let result = if self.rest.is_empty() {
-                socket.write(&self.first.frame)
+                socket.write(&self.first)
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES];
-                slices[0] = IoSlice::new(&self.first.frame);
+                slices[0] = IoSlice::new(&self.first);
                 let mut count = 1;
                 for (slot, waiting) in slices[1..].iter_mut().zip(&self.rest) {
                     *slot = IoSlice::new(&waiting.frame);
@@ -136,17 +139,18 @@ impl Outbox {
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written.min(self.bytes);
         while written > 0 {
-            let part = written.min(self.first.frame.len());
-            if self.first.is_update {
-                self.update_bytes -= part;
+            let part = written.min(self.first.len());
+            if self.first_is_update {
+                self.update_bytes -= part as u32;
             }
-            if part < self.first.frame.len() {
-                self.first.frame.advance(part);
+            if part < self.first.len() {
+                self.first.advance(part);
                 return;
             }
             written -= part;
-            self.first = self.rest.pop_front().unwrap_or_default();
-            if self.first.frame.is_empty() {
+            let next = self.rest.pop_front().unwrap_or_default();
+            (self.first, self.first_is_update) = (next.frame, next.is_update);
+            if self.first.is_empty() {
                 return;
             }
         }

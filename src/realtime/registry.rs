@@ -1,7 +1,9 @@
 //! Who is connected here: sessions by profile, for limits and revocation. A `dashmap`, off the fan-out path.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use uuid::Uuid;
@@ -14,21 +16,24 @@ struct Registered {
     addr: SessionAddr,
     /// The signed-in session (`sid`) this socket belongs to; several sockets may share one.
     session_id: Uuid,
-    /// Which was live first; 0 while `auth` is being answered: a revocation finds it, and it counts for nothing.
+    /// The higher, the later it became live (see `SessionBook`); 0 while `auth` is being answered: a revocation finds it, and it counts for nothing.
     place: u64,
 }
 
-/// A session's entry in the registry, as long as it lives. Whoever answers `auth` holds it, then the session: whatever
-/// ends either takes the entry with it.
+/// The entry of a session whose `auth` is being answered, until [`Registry::settle`]: whatever ends the answering takes
+/// the entry with it. Afterwards it is the session's, and its worker's to remove.
 pub struct Registration {
-    registry: Arc<Registry>,
+    /// None: settled.
+    registry: Option<Arc<Registry>>,
     profile_id: Uuid,
     addr: SessionAddr,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.remove(self.profile_id, self.addr);
+        if let Some(registry) = &self.registry {
+            registry.remove(self.profile_id, self.addr);
+        }
     }
 }
 
@@ -36,7 +41,12 @@ impl Drop for Registration {
 #[derive(Default)]
 pub struct Registry {
     by_profile: DashMap<Uuid, Vec<Registered>>,
-    places: AtomicU64,
+    /// The last place given.
+    place: AtomicU64,
+    /// Other nodes are told what changes.
+    is_shared: AtomicBool,
+    /// Profiles whose live sessions are others than was told.
+    changed: Mutex<HashSet<Uuid>>,
 }
 
 impl Registry {
@@ -44,27 +54,105 @@ impl Registry {
     pub fn add(self: &Arc<Self>, profile_id: Uuid, session_id: Uuid, addr: SessionAddr) -> Registration {
         let mut sessions = self.by_profile.entry(profile_id).or_insert_with(|| Vec::with_capacity(1));
         sessions.push(Registered { addr, session_id, place: 0 });
-        Registration { registry: self.clone(), profile_id, addr }
+        Registration { registry: Some(self.clone()), profile_id, addr }
     }
 
-    /// The session is live. Returns the oldest ones of the profile above `most`, which are to be closed (4409).
-    pub fn settle(&self, registration: &Registration, most: usize) -> Vec<SessionAddr> {
+    /// The session is live, and holds its entry from now on. Returns the oldest ones of the profile above `most`, which
+    /// are to be closed (4409).
+    pub fn settle(&self, mut registration: Registration, most: usize) -> Vec<SessionAddr> {
+        registration.registry = None;
         let Some(mut sessions) = self.by_profile.get_mut(&registration.profile_id) else { return Vec::new() };
-        let place = self.places.fetch_add(1, Ordering::Relaxed) + 1;
+        let place = self.next_place();
         sessions.iter_mut().filter(|session| session.addr == registration.addr).for_each(|own| own.place = place);
         let mut live: Vec<&Registered> = sessions.iter().filter(|session| session.place > 0).collect();
         let above = live.len().saturating_sub(most.max(1));
         if above > 0 {
             live.sort_unstable_by_key(|session| session.place);
         }
-        live[..above].iter().map(|old| old.addr).collect()
+        let replaced = live[..above].iter().map(|old| old.addr).collect();
+        drop(sessions);
+        self.note(registration.profile_id);
+        replaced
     }
 
-    fn remove(&self, profile_id: Uuid, addr: SessionAddr) {
+    /// Microseconds since 1970, or one more than the last.
+    fn next_place(&self) -> u64 {
+        let now_us = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_micros() as u64);
+        let later = |last: u64| Some(now_us.max(last + 1));
+        match self.place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later) {
+            Ok(last) | Err(last) => now_us.max(last + 1),
+        }
+    }
+
+    fn note(&self, profile_id: Uuid) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            self.changed().insert(profile_id);
+        }
+    }
+
+    fn changed(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to note what other nodes are to be told.
+    pub fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
+        self.change_all();
+    }
+
+    /// All of it is to be told.
+    pub fn change_all(&self) {
+        let all: Vec<Uuid> = self.by_profile.iter().map(|sessions| *sessions.key()).collect();
+        self.changed().extend(all);
+    }
+
+    /// These are to be told once more.
+    pub fn put_back(&self, profiles: &[Uuid]) {
+        self.changed().extend(profiles);
+    }
+
+    /// At most `most` profiles that changed, with the places of their live sessions.
+    pub fn take_changed(&self, most: usize) -> Vec<(Uuid, Vec<u64>)> {
+        let taken: Vec<Uuid> = {
+            let mut changed = self.changed();
+            let taken: Vec<Uuid> = changed.iter().copied().take(most).collect();
+            taken.iter().for_each(|profile_id| {
+                changed.remove(profile_id);
+            });
+            taken
+        };
+        let places = |profile_id| {
+            let sessions = self.by_profile.get(&profile_id);
+            let live = sessions.iter().flat_map(|sessions| sessions.iter()).map(|session| session.place);
+            live.filter(|place| *place > 0).collect()
+        };
+        taken.into_iter().map(|profile_id| (profile_id, places(profile_id))).collect()
+    }
+
+    /// The session at a place.
+    pub fn at(&self, profile_id: Uuid, place: u64) -> Option<SessionAddr> {
+        let sessions = self.by_profile.get(&profile_id)?;
+        sessions.iter().find(|session| session.place == place).map(|session| session.addr)
+    }
+
+    /// A session has ended.
+    pub fn remove(&self, profile_id: Uuid, addr: SessionAddr) {
         if let Some(mut sessions) = self.by_profile.get_mut(&profile_id) {
             sessions.retain(|session| session.addr != addr);
         }
         self.by_profile.remove_if(&profile_id, |_, sessions| sessions.is_empty());
+        self.note(profile_id);
+    }
+
+    /// A worker has lost all its sessions.
+    pub fn forget_worker(&self, worker: u16) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            self.change_all();
+        }
+        self.by_profile.retain(|_, sessions| {
+            sessions.retain(|session| session.addr.worker != worker);
+            !sessions.is_empty()
+        });
     }
 
     /// Sessions here, those being authenticated included.
@@ -99,15 +187,18 @@ mod tests {
         let at = |slot| SessionAddr { worker: 0, slot, generation: 0 };
         let one = registry.add(profile, session_id, at(1));
         let ghost = registry.add(profile, session_id, at(9));
-        assert!(registry.settle(&one, 2).is_empty());
+        assert!(registry.settle(one, 2).is_empty());
         let two = registry.add(profile, Uuid::now_v7(), at(2));
-        assert!(registry.settle(&two, 2).is_empty(), "one that is not live yet counts for nothing");
+        assert!(registry.settle(two, 2).is_empty(), "one that is not live yet counts for nothing");
         let three = registry.add(profile, session_id, at(3));
-        assert_eq!(registry.settle(&three, 2), [at(1)]);
+        assert_eq!(registry.settle(three, 2), [at(1)]);
         assert_eq!(registry.of(profile, Some(session_id)), [at(1), at(9), at(3)], "a revocation finds all of them");
-        drop((one, ghost));
+        drop(ghost);
+        registry.remove(profile, at(1));
         assert_eq!(registry.of(profile, None), [at(2), at(3)]);
-        drop((two, three));
+        registry.forget_worker(1);
+        assert_eq!(registry.len(), 2);
+        registry.forget_worker(0);
         assert!(registry.is_empty());
     }
 }

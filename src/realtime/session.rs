@@ -13,7 +13,6 @@ use super::inbox::ResumeAnswer;
 use super::outbox::{Flush, Outbox, REPLY_BYTES};
 use super::plan::StreamPlan;
 use super::reads::Reads;
-use super::registry::Registration;
 use super::{CommandName, Credential};
 use crate::limits::AddressGuard;
 use crate::protocol::types::SendBody;
@@ -71,6 +70,8 @@ pub struct Session {
     pub ended: bool,
     /// A refresh of the token is being answered.
     pub refreshing: bool,
+    /// It stands in the registry and is to be removed from there.
+    pub registered: bool,
     pub expiring_told: bool,
     /// `lag` was sent; until the session has caught up and all of it is with the kernel.
     pub lag_told: bool,
@@ -112,8 +113,6 @@ pub struct Session {
     pub credential: Option<Box<Credential>>,
     /// The answer to `auth` that is being made.
     pub auth_task: Option<tokio::task::AbortHandle>,
-    /// This socket among those of its profile.
-    pub registration: Option<Registration>,
     /// Counts this socket for its address as long as it lives.
     pub _guard: AddressGuard,
 }
@@ -171,6 +170,14 @@ pub struct Behind {
     pub after: Option<Uuid>,
 }
 
+/// Counted as long as it lives, however it ends.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end_lag();
+        metrics().sockets.dec();
+    }
+}
+
 impl Session {
     pub fn new(
         socket: TcpStream,
@@ -179,6 +186,7 @@ impl Session {
         credential: Option<Credential>,
         deadline_ms: u64,
     ) -> Self {
+        metrics().sockets.inc();
         Self {
             socket,
             generation,
@@ -188,6 +196,7 @@ impl Session {
             readable: false,
             ended: false,
             refreshing: false,
+            registered: false,
             expiring_told: false,
             lag_told: false,
             unanswered: 0,
@@ -219,7 +228,6 @@ impl Session {
             open: None,
             credential: credential.map(Box::new),
             auth_task: None,
-            registration: None,
             _guard: guard,
         }
     }

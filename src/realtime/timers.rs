@@ -63,7 +63,7 @@ impl Worker {
     }
 
     /// Tells the gauge what waits in this worker's outboxes, once a second.
-    fn count_pending(&mut self) {
+    pub(super) fn count_pending(&mut self) {
         let sessions = self.slots.iter().filter_map(|slot| slot.session.as_ref());
         let bytes = sessions.map(|session| session.outbox.bytes() as i64).sum::<i64>();
         crate::telemetry::metrics().outbox_pending.add(bytes - self.pending_bytes);

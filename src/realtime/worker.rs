@@ -3,15 +3,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::flush::KEPT_PERCENT;
 use super::inbox::{Inbox, Kept, NewSocket, SessionAddr, ToWorker};
 use super::node::Shared;
-use super::outbox::Flush;
 use super::session::{NOWHERE, Phase, Session};
 use super::streams::Local;
 use crate::protocol::{CloseCode, frame};
@@ -19,13 +20,10 @@ use crate::telemetry::metrics;
 use crate::updates::StreamId;
 
 const WAKER: Token = Token(usize::MAX);
-/// Sockets flushed between looks at the inbox.
-const FLUSH_STEP: usize = 32;
-/// What is kept for a run goes when so many of its sockets were flushed: the commit of what comes next takes as long as
-/// the rest.
-const KEPT_PERCENT: u64 = 75;
 /// Between looks at the clock of all sessions.
 const SWEEP_MS: u64 = 100;
+/// Before a worker that panicked begins anew.
+const ANEW_PAUSE: Duration = Duration::from_millis(20);
 /// Life of a socket after its close frame was queued.
 pub const LINGER_MS: u64 = 2_000;
 
@@ -46,9 +44,9 @@ pub struct Worker {
     /// Sockets to flush, in the order they became dirty.
     pub(super) dirty: VecDeque<u32>,
     /// Sockets flushed since the start.
-    flushed: u64,
+    pub(super) flushed: u64,
     /// What is kept until so many were flushed.
-    kept: VecDeque<(u64, Kept)>,
+    pub(super) kept: VecDeque<(u64, Kept)>,
     pub(super) sweep_at: usize,
     /// When the bytes waiting in outboxes were last counted, and how many there were.
     pub(super) counted_ms: u64,
@@ -60,7 +58,6 @@ pub struct Worker {
     pub(super) readable: Vec<u32>,
     pub(super) scratch: Vec<u8>,
     started: Instant,
-    stopping: bool,
 }
 
 impl Worker {
@@ -88,17 +85,25 @@ impl Worker {
             readable: Vec::new(),
             scratch: Vec::new(),
             started: Instant::now(),
-            stopping: false,
         };
         Ok((worker, inbox))
     }
 
-    /// Runs until told to stop.
+    /// Runs until told to stop. A defect that panics costs the sockets of this worker, which reconnect and resume, and
+    /// nothing else: it begins anew with none.
     pub fn run(mut self) {
+        while !self.inbox.is_stopped() {
+            if std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+                self.begin_anew();
+            }
+        }
+    }
+
+    fn work(&mut self) {
         let mut events = Events::with_capacity(1024);
         let mut messages = Vec::new();
-        let mut next_sweep_ms = SWEEP_MS;
-        while !self.stopping {
+        let mut next_sweep_ms = self.now_ms + SWEEP_MS;
+        while !self.inbox.is_stopped() {
             let mut wait = Duration::from_millis(next_sweep_ms.saturating_sub(self.now_ms).min(SWEEP_MS));
             self.inbox.going_to_sleep();
             if !self.readable.is_empty() || !self.dirty.is_empty() || !self.inbox.is_empty() {
@@ -143,7 +148,30 @@ impl Worker {
         }
     }
 
-    fn take_messages(&mut self, messages: &mut Vec<ToWorker>) {
+    /// After a panic: every socket is closed, the hub and the registry forget what this worker had.
+    fn begin_anew(&mut self) {
+        metrics().worker_panics.inc();
+        tracing::error!(worker = self.index, "a worker panicked: its sockets are closed, and it begins anew");
+        for slot in &mut self.slots {
+            slot.session = None;
+            slot.generation = slot.generation.wrapping_add(1);
+        }
+        self.free = (0..self.slots.len() as u32).rev().collect();
+        for stream in std::mem::take(&mut self.by_stream).into_keys() {
+            self.shared.hub.set_wide(self.index, stream, false);
+            self.shared.hub.release(self.index, stream);
+        }
+        self.shared.registry.forget_worker(self.index);
+        (self.locals, self.free_locals) = (Vec::new(), Vec::new());
+        self.dirty.clear();
+        self.readable.clear();
+        self.kept.clear();
+        self.count_pending();
+        // A defect that every turn meets must not take the whole of a core.
+        std::thread::sleep(ANEW_PAUSE);
+    }
+
+    pub(super) fn take_messages(&mut self, messages: &mut Vec<ToWorker>) {
         if self.inbox.drain(messages) {
             self.lose_everything();
         }
@@ -191,7 +219,8 @@ impl Worker {
                     self.on(to, |worker, slot, session| worker.close(slot, session, code, retry_after_ms));
                 }
                 ToWorker::CloseAll { code, spread_ms } => self.close_all(code, spread_ms),
-                ToWorker::Stop => self.stopping = true,
+                #[cfg(test)]
+                ToWorker::Fail => panic!("as a test wants it"),
             }
         }
     }
@@ -216,7 +245,6 @@ impl Worker {
         // What came behind the request, and what came before the registration.
         self.mark_readable(slot, &mut session);
         self.slots[slot as usize].session = Some(session);
-        metrics().sockets.inc();
         self.mark_dirty(slot);
     }
 
@@ -275,7 +303,10 @@ impl Worker {
             // What it has registered goes with it.
             task.abort();
         }
-        session.registration = None;
+        if std::mem::take(&mut session.registered) {
+            let addr = self.addr(slot, session);
+            self.shared.registry.remove(session.profile_id, addr);
+        }
         self.leave_streams(slot, session);
         session.work = None;
         session.reads = None;
@@ -290,7 +321,6 @@ impl Worker {
         let entry = &mut self.slots[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(slot);
-        metrics().sockets.dec();
     }
 
     pub(super) fn mark_dirty(&mut self, slot: u32) {
@@ -314,73 +344,6 @@ impl Worker {
         if !session.dirty {
             session.dirty = true;
             self.dirty.push_back(slot);
-        }
-    }
-
-    /// Writes dirty sockets in turn, each with all that waits for it. What arrives meanwhile is taken in between, so that
-    /// sockets still in the line get it with the same write. After two rounds the poller is asked again.
-    fn flush_dirty(&mut self, messages: &mut Vec<ToWorker>) {
-        let mut writes = 0;
-        let mut left = (self.dirty.len() * 2).max(FLUSH_STEP);
-        while left > 0
-            && let Some(slot) = self.dirty.pop_front()
-        {
-            self.with(slot, |worker, slot, session| worker.flush(slot, session, &mut writes));
-            self.flushed += 1;
-            left -= 1;
-            self.let_go();
-            if left.is_multiple_of(FLUSH_STEP) && !self.inbox.is_empty() {
-                self.take_messages(messages);
-            }
-        }
-        self.let_go();
-        if writes > 0 {
-            metrics().socket_writes.inc_by(writes);
-        }
-    }
-
-    /// Drops what was kept for runs that most have got.
-    fn let_go(&mut self) {
-        while self.kept.front().is_some_and(|(until, _)| *until <= self.flushed) {
-            self.kept.pop_front();
-        }
-    }
-
-    fn flush(&mut self, slot: u32, session: &mut Session, writes: &mut u64) {
-        session.dirty = false;
-        if session.outbox.is_empty() {
-            return self.after_flush(slot, session);
-        }
-        match session.write(writes, self.now_ms) {
-            Ok(Flush::Empty) => self.after_flush(slot, session),
-            Ok(Flush::Blocked) if session.phase == Phase::Closing => {}
-            Ok(Flush::Blocked) => self.go_on(slot, session),
-            Err(_) => self.abandon(slot, session),
-        }
-    }
-
-    fn after_flush(&mut self, slot: u32, session: &mut Session) {
-        if session.phase == Phase::Closing {
-            // All is with the kernel; the peer answers with its own close, or the deadline ends it.
-            if session.socket.shutdown(std::net::Shutdown::Write).is_err() {
-                session.deadline_ms = 0;
-            }
-            return;
-        }
-        if session.catch_up.is_some() {
-            self.pump(slot, session);
-        } else {
-            session.note_caught_up();
-        }
-        self.go_on(slot, session);
-    }
-
-    /// Some of what waited was taken: what waited for that goes on.
-    fn go_on(&mut self, slot: u32, session: &mut Session) {
-        self.next_read(slot, session);
-        if session.paused && !session.is_full() {
-            session.paused = false;
-            self.mark_readable(slot, session);
         }
     }
 

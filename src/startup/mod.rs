@@ -23,7 +23,7 @@ use crate::http::state::Ports;
 use crate::http::{AppState, site};
 use crate::identity::binding::{self, BindError};
 use crate::identity::{Identity, IdentitySettings, Keys, PasswordCost, keys};
-use crate::limits::{Addresses, RateLimiter};
+use crate::limits::{Addresses, RateLimiter, SessionBook, share_sessions};
 use crate::messaging::batcher::Batcher;
 use crate::messaging::send::SendChecker;
 use crate::protocol::CloseCode;
@@ -153,6 +153,13 @@ pub async fn run(
     let backend: Arc<dyn Backend> = product.clone();
     let node =
         Node::start(options, epoch.to_string(), parts, courier.clone(), backend, log).map_err(StartupError::failed)?;
+    if let Some(url) = services.redis_url.as_ref().filter(|_| config.limits_on()) {
+        node.shared.registry.share();
+        let book: Arc<dyn SessionBook> = node.clone();
+        let most = config.sessions_per_profile as usize;
+        share_sessions(url, redis_ca.as_deref(), deployment.clone(), Arc::downgrade(&book), most)
+            .map_err(|error| StartupError::Setting(format!("REDIS_URL: {error}")))?;
+    }
     revoke_sockets(&identity, &node);
     let revoked = identity.revoked().clone();
     tokio::spawn(revoked.clone().keep_polling(pool.clone()));

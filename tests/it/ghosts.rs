@@ -113,3 +113,54 @@ async fn refusals_repeat_little_of_what_was_sent() {
         assert!(payload.len() < 2_000, "{} bytes", payload.len());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_person_are_counted_over_all_nodes() {
+    let mut cluster = cluster(2, &["--sessions-per-profile=3"]).await;
+    let [ana] = cluster.persons().await;
+    let mut sockets = std::collections::VecDeque::new();
+    for node in [0, 1, 0, 1] {
+        sockets.push_back(cluster.live(node, &ana).await);
+    }
+    assert_eq!(
+        sockets.pop_front().unwrap().closed().await.code,
+        4409,
+        "the oldest of four, which is with the other node"
+    );
+    stay(&mut sockets).await;
+
+    // Redis hangs: nobody waits for it, and each node counts alone.
+    cluster.redis.as_mut().unwrap().freeze();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let began = Instant::now();
+    for node in [0, 1] {
+        sockets.push_back(cluster.live(node, &ana).await);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "a connect waited: {:?}", began.elapsed());
+    stay(&mut sockets).await;
+    cluster.redis.as_mut().unwrap().thaw();
+    for _ in 0..2 {
+        assert_eq!(sockets.pop_front().unwrap().closed().await.code, 4409, "made up for when it is back");
+    }
+    stay(&mut sockets).await;
+
+    // It dies and comes back with nothing.
+    cluster.redis.as_mut().unwrap().kill();
+    sockets.push_back(cluster.live(1, &ana).await);
+    stay(&mut sockets).await;
+    cluster.redis.as_mut().unwrap().resume().unwrap();
+    assert_eq!(sockets.pop_front().unwrap().closed().await.code, 4409);
+    // One that left makes room for another.
+    drop(sockets.pop_back());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    sockets.push_back(cluster.live(0, &ana).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stay(&mut sockets).await;
+}
+
+/// All of these are open.
+async fn stay(sockets: &mut std::collections::VecDeque<crate::socket::Client>) {
+    for socket in sockets {
+        assert!(socket.call("ping", json!({})).await.is_ok());
+    }
+}
