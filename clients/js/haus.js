@@ -2,21 +2,9 @@
 // `session.js`, `http.js` tokens and REST · `connection.js` the socket · `catch_up.js` resume and sync · `store.js`, `thread.js`,
 // `stream.js` what is held · `reader.js` what is asked for · `queue.js` messages on their way · `people.js` names.
 
-import { CatchUp } from './catch_up.js';
-import { clockOf } from './clock.js';
-import { Connection } from './connection.js';
-import { Drafts } from './drafts.js';
 import { Emitter } from './emitter.js';
 import { HausError, LOCAL } from './errors.js';
-import { Http } from './http.js';
-import { Notices } from './notices.js';
-import { People } from './people.js';
-import { Reader } from './reader.js';
-import { SendQueue } from './queue.js';
-import { Session } from './session.js';
-import { Keep, defaultStorage, deviceId } from './storage.js';
-import { Store } from './store.js';
-import { Typing } from './typing.js';
+import { assemble } from './parts.js';
 import { watchWaking } from './wake.js';
 
 export { HausError, LOCAL } from './errors.js';
@@ -35,8 +23,6 @@ const REVOKED = 4403;
  */
 export class Haus extends Emitter {
   #clock;
-  #random;
-  #storage;
   #session;
   #connection;
   #store;
@@ -58,89 +44,29 @@ export class Haus extends Emitter {
    */
   constructor(options = {}) {
     super();
-    const url = options.url ?? globalThis.location.origin;
-    this.#clock = clockOf(options.clock);
-    this.#random = options.random ?? Math.random;
-    this.#notices = new Notices({
-      clock: this.#clock,
-      tell: (ids) => {
-        for (const threadId of ids) this.emit('thread', threadId);
-        this.emit('threads');
-      },
-    });
-    const storage = options.storage === undefined ? defaultStorage() : options.storage;
-    this.#storage = new Keep(storage, (cause) => queueMicrotask(() => this.emit('storage', new HausError(LOCAL.STORAGE, undefined, { cause }))));
-    const fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
-    this.#session = new Session({
-      http: new Http({ url, fetch, clock: this.#clock }),
-      storage: this.#storage,
-      locks: 'locks' in options ? options.locks : globalThis.navigator?.locks,
-      clock: this.#clock,
-      onEnd: (reason) => this.#signedOut(reason),
-    });
-    this.#store = new Store({
-      threadChanged: (id) => this.#notices.touch(id),
-      listChanged: () => this.#notices.touch(null),
+    const parts = assemble(options, {
+      emit: (name, detail) => this.emit(name, detail),
+      signedOut: (reason) => this.#signedOut(reason),
       created: (thread, message) => this.#created(thread, message),
-      gap: (id) => this.#catchUp.want(id),
-      unlisted: () => this.#reader.relist(),
-      isOpen: (id) => this.#reader.isOpen(id),
       removed: (id, reason) => this.#removed(id, reason),
-      applied: (thread) => this.#queue.settle(thread.id, thread.stream.pos),
-      user: (update) => this.emit('user', update),
-      reset: (id) => this.#reader.reset(id),
       lost: () => this.#lost(),
+      state: () => this.#setState(),
+      authenticated: (ok) => this.#authenticated(ok),
+      update: (frame) => this.#update(frame),
+      phase: (phase, detail) => this.#phase(phase, detail),
     });
-    this.#catchUp = new CatchUp({
-      store: this.#store,
-      sync: (streams) => this.#connection.command('sync', { streams }, { repeat: false }),
-      changed: () => this.#setState(),
-      giveUp: () => this.#connection.restart(),
-      frameBytes: () => this.#connection.limits.frameBytes,
-      clock: this.#clock,
-    });
-    this.#queue = new SendQueue({
-      storage: this.#storage,
-      transmit: ({ threadId, nonce, body }) =>
-        this.#connection.command('message.send', { threadId, nonce, ...body }, { repeat: false }),
-      changed: (id) => this.#notices.touch(id),
-      position: (id) => this.#store.position(id),
-      limits: () => this.#connection.limits,
-      clock: this.#clock,
-      random: this.#random,
-    });
-    this.#drafts = new Drafts({ storage: this.#storage });
-    this.#typing = new Typing({ clock: this.#clock, changed: (id) => this.#notices.touch(id) });
-    this.#connection = new Connection({
-      url: `${url.replace(/^http/, 'ws').replace(/\/$/, '')}/v1/ws`,
-      WebSocket: options.WebSocket ?? globalThis.WebSocket,
-      clock: this.#clock,
-      random: this.#random,
-      token: () => this.#session.token(),
-      refresh: () => this.#session.refresh(),
-      askTicket: () => this.#session.request('POST', '/v1/ws/ticket'),
-      device: { id: deviceId(this.#storage), kind: options.kind ?? 'web' },
-      caps: options.caps ?? ['typing'],
-      resume: () => this.#catchUp.resume(),
-      tooBig: () => this.#catchUp.tooBig(),
-      onAuth: (ok) => this.#authenticated(ok),
-      onUpdate: (frame) => this.#update(frame),
-      onPhase: (phase, detail) => this.#phase(phase, detail),
-    });
+    this.#clock = parts.clock;
+    this.#session = parts.session;
+    this.#store = parts.store;
+    this.#catchUp = parts.catchUp;
+    this.#queue = parts.queue;
+    this.#drafts = parts.drafts;
+    this.#typing = parts.typing;
+    this.#connection = parts.connection;
+    this.#reader = parts.reader;
+    this.#notices = parts.notices;
     /** Names by id: `haus.people.get(id)?.displayName`. */
-    this.people = new People({
-      fetch: async (ids) => (await this.#reader.ask('profiles.get', { ids })).profiles,
-      arrived: () => this.emit('people'),
-    });
-    this.#reader = new Reader({
-      store: this.#store,
-      connection: this.#connection,
-      people: this.people,
-      clock: this.#clock,
-      random: this.#random,
-      touch: (id) => this.#notices.touch(id),
-      shown: (id, seq) => this.#queue.settle(id, seq),
-    });
+    this.people = parts.people;
   }
 
   // Who
