@@ -35,6 +35,8 @@ export class Connection {
   #unopened = 0;
   #refusedTokens = 0;
   #needsRefresh = false;
+  /** Until then the server has asked to be left alone; a person who presses a button is not bound by it. */
+  #heldUntil = 0;
   #ticket = null;
   #spreadMs = DEFAULT_SPREAD_MS;
   #limits = DEFAULT_LIMITS;
@@ -99,7 +101,7 @@ export class Connection {
    * replaced at once.
    */
   probe() {
-    if (this.#phase === 'waiting') return this.#open();
+    if (this.#phase === 'waiting') return this.#parts.clock.mono() < this.#heldUntil ? undefined : this.#open();
     if (this.#phase === 'idle' || this.#phase === 'stopped' || this.#timers.has('probe')) return undefined;
     const phase = this.#phase;
     let proved = false;
@@ -327,6 +329,7 @@ export class Connection {
     const { random, clock } = this.#parts;
     const delayMs = reconnectDelayMs({ failures: this.#failures, code, retryAfterMs, spreadMs: this.#spreadMs, random });
     this.#failures += 1;
+    this.#heldUntil = clock.mono() + (Number(retryAfterMs) || 0);
     this.#later('open', delayMs, () => this.#open());
     this.#enter('waiting', { code, retryAt: clock.now() + delayMs, retryInMs: delayMs, tries: this.#failures });
   }

@@ -76,6 +76,10 @@ export class Http {
 }
 
 function refusal(response, answer) {
+  // The server's own always say why; a proxy or a hotel's log-in page must not end a session.
+  if ((response.status === 401 || response.status === 403) && answer?.code === undefined) {
+    return new HausError(LOCAL.NETWORK, `something between here and the server answered ${response.status}`, { details: answer });
+  }
   return new HausError(answer?.code ?? fallbackCode(response.status), answer?.detail ?? answer?.title, {
     status: response.status,
     retryAfterMs: retryAfterMs(response.headers.get('retry-after')),
@@ -85,8 +89,6 @@ function refusal(response, answer) {
 
 // An answer without a problem body comes from something before the server, such as a proxy.
 function fallbackCode(status) {
-  if (status === 401) return 'unauthenticated';
-  if (status === 403) return 'forbidden';
   if (status === 404) return 'not_found';
   if (status === 413) return 'too_large';
   if (status === 429) return 'rate_limited';

@@ -390,3 +390,15 @@ test('a catch-up whose end never comes is given up with its socket', async () =>
   await beat(60);
   assert.ok(Socket.all.length > 1);
 });
+
+test('waking does not press a server that asked to be left alone; a person may', async () => {
+  const { haus, Socket, clock } = await live();
+  Socket.last.drop(4029, '{"c":"too_many","ra":60000}');
+  await clock.advance(1_000);
+  haus.wake();
+  await clock.advance(1_000);
+  assert.equal(Socket.all.length, 1);
+  haus.nudge();
+  await settle();
+  assert.equal(Socket.all.length, 2);
+});

@@ -251,6 +251,21 @@ test('a stored session that is none is no session', () => {
   }
 });
 
+test('a refusal that is not the server\'s ends no session', async () => {
+  for (const status of [401, 403]) {
+    const server = rotatingServer();
+    let portal = false;
+    const { made, ends } = session({ fetch: (url, init) => (portal ? { ...answer(status), text: async () => '<html>' } : server.fetch(url, init)) });
+    await made.login('a', 'b');
+    portal = true;
+    await assert.rejects(made.refresh(), { code: 'network', retryable: true, status: 0 });
+    await assert.rejects(made.request('GET', '/v1/me'), { code: 'network' });
+    portal = false;
+    assert.match(await made.refresh(), /^access /);
+    assert.deepEqual(ends, []);
+  }
+});
+
 /** Web Locks, as far as one name needs. */
 function fairLocks() {
   let tail = Promise.resolve();
