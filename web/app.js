@@ -1,13 +1,21 @@
-// Where the page starts: signing in and out, which view shows, the connection strip. The parts are list.js and
-// conversation.js; everything that talks to the server is in /js/haus.js.
+// Where the page starts: who is here, which view shows, what is read out, keys. The parts are in the files beside this one;
+// everything that talks to the server is in /js/haus.js.
 //
 // The session lives in localStorage (haus.session), so that a reload and a second tab stay signed in. The price: script that
 // ran in this origin could read it. Hence the strict content security policy, no foreign script, and text that is never markup.
 
 import { Haus } from './js/haus.js';
+import { composing } from './composer.js';
 import { Conversation } from './conversation.js';
-import { threadName, paintAvatar } from './format.js';
+import { Door } from './door.js';
+import { Find } from './find.js';
+import { paintAvatar, threadName } from './format.js';
+import { everyDay, once } from './frame.js';
 import { ThreadList } from './list.js';
+import { Members } from './members.js';
+import { Profile } from './profile.js';
+import { Strip } from './strip.js';
+import { errorText } from './words.js';
 
 const TITLE = 'Haus of Basquiat';
 const byId = (id) => document.getElementById(id);
@@ -15,6 +23,15 @@ const byId = (id) => document.getElementById(id);
 const haus = new Haus();
 const list = new ThreadList(haus);
 const conversation = new Conversation(haus);
+const door = new Door(haus, () => showHub());
+const find = new Find(haus, (threadId) => go(threadId));
+const members = new Members(haus, (thread) => find.open(thread));
+const profile = new Profile(haus, (changed) => {
+  haus.people.learn(changed);
+  self();
+  conversation.refresh();
+});
+new Strip(haus);
 
 let signedIn = false;
 
@@ -22,20 +39,32 @@ let signedIn = false;
 
 function showHub() {
   signedIn = true;
-  byId('login').hidden = true;
+  door.close();
   byId('hub').hidden = false;
-  byId('me-name').textContent = haus.profile.displayName;
-  paintAvatar(byId('me-avatar'), haus.profile.id, haus.profile.displayName, true);
+  self();
   route();
 }
 
 function showLogin(message = '') {
   signedIn = false;
   byId('hub').hidden = true;
-  byId('login').hidden = false;
-  byId('login-error').textContent = message;
+  for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close();
   document.title = TITLE;
-  byId('login-email').focus();
+  door.open(message);
+}
+
+function self() {
+  if (!signedIn || haus.profile === null) return;
+  const { id, displayName, status } = { ...haus.profile, ...haus.people.get(haus.profile.id) };
+  byId('me-name').textContent = displayName;
+  paintAvatar(byId('me-avatar'), id, displayName, true);
+  byId('standing').hidden = status !== 'PENDING';
+}
+
+function go(threadId) {
+  const hash = threadId === null ? '#/' : `#/t/${threadId}`;
+  if (location.hash === hash) route();
+  else location.hash = hash;
 }
 
 function route() {
@@ -58,45 +87,25 @@ function title() {
 }
 
 addEventListener('hashchange', route);
-haus.on('threads', title);
-
-// Signing in and out
-
-byId('login-form').addEventListener('submit', async (event) => {
-  event.preventDefault();
-  const email = byId('login-email').value.trim();
-  const password = byId('login-password').value;
-  if (email === '' || password === '') {
-    byId('login-error').textContent = 'Please fill in both fields.';
-    byId(email === '' ? 'login-email' : 'login-password').focus();
-    return;
-  }
-  const submit = event.target.querySelector('button');
-  submit.disabled = true;
-  byId('login-error').textContent = '';
-  try {
-    await haus.login(email, password);
-    byId('login-password').value = '';
-    showHub();
-  } catch (error) {
-    byId('login-error').textContent = loginError(error);
-    byId('login-password').select();
-  } finally {
-    submit.disabled = false;
-  }
+haus.on('threads', once(title));
+haus.on('people', self);
+haus.on('state', self);
+everyDay(() => {
+  list.render();
+  conversation.refresh();
 });
 
-function loginError(error) {
-  if (error.code === 'unauthenticated') return 'That e-mail and password do not go together.';
-  if (error.code === 'rate_limited') return 'Too many tries. Please wait a moment.';
-  if (error.code === 'network' || error.code === 'unavailable') return 'The server cannot be reached right now. Please try again.';
-  return error.message;
-}
+byId('find-open').addEventListener('click', () => find.open());
+byId('nothing-find').addEventListener('click', () => find.open());
+byId('members-open').addEventListener('click', () => members.open(conversation.id));
+byId('profile-open').addEventListener('click', () => profile.open());
 
-byId('logout').addEventListener('click', () => {
+// The way out
+
+function askToLeave() {
   const unsent = haus.unanswered;
   if (unsent === 0) {
-    haus.logout();
+    leave();
     return;
   }
   byId('leave-text').textContent = unsent === 1
@@ -104,93 +113,76 @@ byId('logout').addEventListener('click', () => {
     : `${unsent} messages have not been sent yet. They will be lost.`;
   byId('leave').returnValue = 'stay';
   byId('leave').showModal();
+}
+
+// The session ends here at once; the server is told meanwhile.
+function leave() {
+  haus.logout();
+}
+
+for (const button of document.querySelectorAll('.logout')) button.addEventListener('click', askToLeave);
+byId('leave').addEventListener('close', () => {
+  if (byId('leave').returnValue === 'leave') leave();
 });
 
-byId('leave').addEventListener('close', () => {
-  if (byId('leave').returnValue === 'leave') haus.logout();
-});
+const FAREWELLS = {
+  logout: '',
+  elsewhere: 'You have logged out in another window.',
+  'taken-over': 'Somebody else has logged in, in another window.',
+};
 
 haus.on('signed-out', (reason) => {
   conversation.show(null);
   history.replaceState(null, '', '#/');
-  const ended = reason === 'logout' || reason === 'elsewhere';
-  showLogin(ended ? '' : 'Your session has ended. Please log in again.');
+  showLogin(FAREWELLS[reason] ?? 'Your session has ended. Please log in again.');
 });
 
-// Another tab signed out, or another person in.
-addEventListener('storage', ({ key, oldValue, newValue }) => {
-  const profileId = (text) => JSON.parse(text ?? 'null')?.profile?.id;
-  if (key === 'haus.session' && profileId(oldValue) !== profileId(newValue)) location.reload();
+// Somebody has signed in in another tab while this one stands at the door.
+addEventListener('storage', ({ key, newValue }) => {
+  if (key === 'haus.session' && newValue !== null && !signedIn) location.reload();
 });
 
-// The connection strip
-
-const strip = byId('connection');
-const stripText = byId('connection-text');
-const stripRetry = byId('connection-retry');
-let countdown = null;
-let retrying = false;
-let tried = false;
-
-function showState({ state, retryAt, code, reason }) {
-  strip.dataset.state = state;
-  clearInterval(countdown);
-  retrying = retryAt !== undefined;
-  const stopped = code >= 4400 && code <= 4499 && !retrying;
-  stripRetry.hidden = state !== 'offline' || (!retrying && !stopped);
-  stripRetry.textContent = stopped ? 'Connect again' : 'Try now';
-  if (state === 'live') stripText.textContent = 'Connected';
-  else if (state === 'catching-up') stripText.textContent = 'Catching up';
-  else if (code === 4403) haus.logout();
-  else if (code === 4409) stripText.textContent = 'Opened on too many devices. This one was let go.';
-  else if (stopped) stripText.textContent = `Connection ended (${reason ?? code}).`;
-  else if (retryAt !== undefined || tried) countDown(retryAt ?? Date.now());
-  else stripText.textContent = 'Connecting …';
-  tried = state === 'offline' && (tried || retrying);
-  strip.classList.toggle('notice', tried || stopped);
-}
-
-// Said once to a screen reader: the seconds are not announced.
-function countDown(retryAt) {
-  if (!stripText.querySelector('span')) {
-    const seconds = document.createElement('span');
-    seconds.setAttribute('aria-hidden', 'true');
-    stripText.replaceChildren('Offline. What you write is kept and sent later. ', seconds);
-  }
-  const seconds = stripText.querySelector('span');
-  const tick = () => {
-    const left = Math.ceil((retryAt - Date.now()) / 1000);
-    seconds.textContent = left > 1 ? `Next try in ${left} s` : 'Trying now …';
-  };
-  tick();
-  countdown = setInterval(tick, 1000);
-}
-
-haus.on('state', showState);
-stripRetry.addEventListener('click', () => haus.nudge());
-addEventListener('online', () => retrying && haus.nudge());
-document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible' && retrying) haus.nudge();
+haus.on('storage', (error) => {
+  byId('storage-note').textContent = errorText(error);
+  byId('storage-note').hidden = false;
 });
 
 // What arrives is read out, without the list being read again.
 
-haus.on('message', ({ thread, message }) => {
-  if (message.senderId === haus.profile?.id || haus.state !== 'live' || message.type === 'SYSTEM') return;
+let heard = null;
+const announce = once(() => {
+  const { thread, message } = heard;
   const sender = haus.people.get(message.senderId)?.displayName ?? 'Somebody';
   const where = thread.id === conversation.id ? '' : ` in ${threadName(thread)}`;
   byId('announcer').textContent = `${sender}${where}: ${message.content ?? ''}`;
 });
+haus.on('message', (arrival) => {
+  if (arrival.message.senderId === haus.profile?.id || haus.state !== 'live' || arrival.message.type === 'SYSTEM') return;
+  heard = arrival;
+  announce();
+});
 
-// Keys: Alt+↑ and Alt+↓ step through conversations, Escape goes back to the list.
+// Keys: Alt+↑ and Alt+↓ step through conversations, Escape goes back to the list, unless something is being written.
 
 addEventListener('keydown', (event) => {
-  if (!signedIn || byId('leave').open) return;
+  if (!signedIn || composing(event) || document.querySelector('dialog[open]')) return;
   if (event.altKey && (event.key === 'ArrowDown' || event.key === 'ArrowUp')) {
     const id = list.neighbour(event.key === 'ArrowDown' ? 1 : -1);
-    if (id !== null) location.hash = `#/t/${id}`;
+    if (id !== null) go(id);
     event.preventDefault();
-  } else if (event.key === 'Escape' && conversation.id !== null) location.hash = '#/';
+  } else if (event.key === 'Escape' && conversation.id !== null) {
+    if (conversation.writing && document.activeElement === byId('composer')) return;
+    go(null);
+  }
+});
+
+// Where a keyboard covers the page instead of shrinking it (iOS), the page keeps to what is left.
+
+const view = window.visualViewport;
+view?.addEventListener('resize', () => {
+  if (Math.abs(view.scale - 1) > 0.01) return;
+  document.documentElement.style.setProperty('--view', `${view.height}px`);
+  scrollTo(0, 0);
 });
 
 if (haus.restore()) showHub();

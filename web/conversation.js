@@ -1,21 +1,16 @@
-// The conversation on screen: loading, scrolling, reading, writing. How messages look is in messages.js.
+// The conversation on screen: loading, scrolling, reading. How messages look is in messages.js, writing in composer.js.
 
+import { Composer } from './composer.js';
 import { paintAvatar, threadName } from './format.js';
+import { once } from './frame.js';
 import { MessageView } from './messages.js';
 
 /** Nearer to the end than this counts as at the end, pixels. */
 const AT_END_PX = 60;
-/** Older messages are asked for when the top is nearer than this, pixels. */
-const NEAR_TOP_PX = 600;
-/** Characters of one message (protocol: `contentChars`). */
-const CONTENT_MAX = 4_000;
-/** Left so many characters, the count shows. */
-const COUNT_FROM = 300;
-/** `typing` is told at most so often, milliseconds. */
-const TYPING_EVERY_MS = 3_000;
+/** More messages are shown, or asked for, when an end of the list is nearer than this, pixels. */
+const NEAR_PX = 600;
 /** Members named under the title. */
 const NAMES_SHOWN = 3;
-
 /** So long after a touch, a key or an opening somebody is taken to be there, even if another window has the focus. */
 const PRESENT_MS = 30_000;
 
@@ -24,46 +19,45 @@ const byId = (id) => document.getElementById(id);
 export class Conversation {
   #haus;
   #view;
+  #composer;
   #thread = null;
   #id = null;
   #freshAfter = null;
   #atEnd = true;
   #missed = 0;
+  #sizeSeen = '';
   #olderFailed = false;
   #loadingOlder = false;
-  #typingToldAt = 0;
   #actedAt = 0;
-  #drafts = new Map();
+  #draw = once(() => this.#render());
 
   #section = byId('conversation');
   #scroller = byId('scroller');
-  #composer = byId('composer');
   #jump = byId('jump');
 
   constructor(haus) {
     this.#haus = haus;
     this.#view = new MessageView(haus);
-    haus.on('thread', (id) => id === this.#id && this.#render());
-    haus.on('people', () => this.#render());
+    this.#composer = new Composer(haus, () => {
+      this.#freshAfter = null;
+      this.#toEnd();
+      this.#render();
+    });
+    haus.on('thread', (id) => id === this.#id && this.#draw());
+    haus.on('people', this.#draw);
     haus.on('message', (arrival) => this.#arrived(arrival));
     haus.on('removed', ({ threadId }) => threadId === this.#id && this.#gone());
     this.#scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
-    new ResizeObserver(() => this.#atEnd && this.#toEnd()).observe(this.#scroller);
+    // The room changes: a longer text is written, a keyboard comes up, the window is another size.
+    const room = new ResizeObserver(() => this.#atEnd && this.#toEnd());
+    room.observe(this.#scroller);
+    room.observe(byId('messages'));
     this.#jump.addEventListener('click', () => {
       this.#toEnd();
-      this.#composer.focus();
+      this.#render();
+      this.focus();
     });
     byId('top-retry').addEventListener('click', () => this.#older());
-    byId('composer-form').addEventListener('submit', (event) => {
-      event.preventDefault();
-      this.#send();
-    });
-    this.#composer.addEventListener('keydown', (event) => {
-      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      this.#send();
-    });
-    this.#composer.addEventListener('input', () => this.#typed());
     document.addEventListener('visibilitychange', () => this.#attention());
     window.addEventListener('focus', () => this.#attention());
     window.addEventListener('blur', () => this.#attention());
@@ -76,6 +70,11 @@ export class Conversation {
     return this.#id;
   }
 
+  /** Whether something is written that was not sent. */
+  get writing() {
+    return this.#id !== null && this.#composer.open && !this.#composer.empty;
+  }
+
   /** Shows a conversation; null: none. */
   async show(threadId) {
     if (threadId === this.#id) return;
@@ -85,14 +84,14 @@ export class Conversation {
     byId('gone').hidden = true;
     byId('nothing').hidden = threadId !== null;
     this.#section.hidden = threadId === null;
+    this.#composer.show(threadId);
     if (threadId === null) return;
     this.#freshAfter = null;
     this.#actedAt = Date.now();
     this.#atEnd = true;
     this.#missed = 0;
     this.#olderFailed = false;
-    this.#composer.value = this.#drafts.get(threadId) ?? '';
-    this.#typed(false);
+    this.#blank();
     this.#render();
     this.#attention();
     try {
@@ -107,12 +106,16 @@ export class Conversation {
   }
 
   focus() {
-    if (matchMedia('(hover: hover)').matches && !byId('composer-form').hidden) this.#composer.focus();
+    if (matchMedia('(hover: hover)').matches && this.#composer.open) this.#composer.focus();
     else byId('title').focus();
   }
 
+  /** Draws all of it again: a new day, another name. */
+  refresh() {
+    this.#draw();
+  }
+
   #leave() {
-    this.#drafts.set(this.#id, this.#composer.value);
     this.#haus.close(this.#id);
     this.#haus.focus(null, false);
     this.#view.clear();
@@ -124,6 +127,17 @@ export class Conversation {
     this.#view.clear();
   }
 
+  // Until the thread is known, nothing of the one before may stand there.
+  #blank() {
+    byId('title').textContent = 'Opening …';
+    byId('subtitle').textContent = '';
+    byId('top-text').textContent = 'Loading messages …';
+    byId('top-retry').hidden = true;
+    byId('typing').hidden = true;
+    byId('members-open').hidden = true;
+    this.#composer.close('');
+  }
+
   #render() {
     const thread = this.#id === null ? null : this.#haus.thread(this.#id);
     if (thread === null) return;
@@ -133,17 +147,30 @@ export class Conversation {
     }
     this.#head(thread);
     if (thread.loaded || this.#haus.pending(thread.id).length > 0) {
-      const { scrollHeight, scrollTop } = this.#scroller;
-      const oldest = thread.messages[0]?.no;
-      const grewInFront = oldest < Number(this.#section.dataset.oldest);
-      this.#section.dataset.oldest = oldest ?? '';
-      this.#view.render(thread, this.#freshAfter);
-      this.#typing(thread);
-      this.#top(thread);
-      if (this.#atEnd) this.#toEnd();
-      else if (grewInFront) this.#scroller.scrollTop = scrollTop + this.#scroller.scrollHeight - scrollHeight;
+      this.#view.follow(this.#atEnd);
+      this.#keepingPlace(() => {
+        this.#view.render(thread, this.#freshAfter);
+        this.#typing(thread);
+        this.#top(thread);
+      });
+      this.#jumpState();
+      if (!this.#atEnd && this.#toCome < NEAR_PX && this.#view.later(thread)) this.#draw();
     } else this.#top(thread);
     this.#read();
+  }
+
+  // At the end one stays there; elsewhere the first message in sight stays where it is on the screen.
+  #keepingPlace(change) {
+    if (this.#atEnd) {
+      change();
+      this.#toEnd();
+      return;
+    }
+    const { top } = this.#scroller.getBoundingClientRect();
+    const inSight = [...byId('messages').children].find((element) => element.getBoundingClientRect().bottom > top);
+    const before = inSight?.getBoundingClientRect().top;
+    change();
+    if (inSight?.isConnected) this.#scroller.scrollTop += inSight.getBoundingClientRect().top - before;
   }
 
   #head(thread) {
@@ -153,10 +180,8 @@ export class Conversation {
     paintAvatar(byId('title-avatar'), row.peer?.id ?? id, name, row.type === 'DIRECT');
     const kind = { DIRECT: 'Just the two of you', HOUSE: 'House', ANNOUNCE: 'Announcements' }[row.type];
     byId('subtitle').textContent = row.type === 'DIRECT' ? kind : [kind, this.#memberNames(thread)].filter(Boolean).join(' · ');
-    const closed = row.isArchived ? 'This conversation is closed.' : row.canSend ? '' : 'Only moderators write here.';
-    byId('composer-form').hidden = closed !== '';
-    byId('closed').hidden = closed === '';
-    byId('closed').textContent = closed;
+    byId('members-open').hidden = false;
+    this.#composer.close(row.isArchived ? 'This conversation is closed.' : row.canSend ? '' : 'Only moderators write here.');
     this.#composer.placeholder = row.type === 'DIRECT' ? `Say something to ${name}` : 'Say something';
   }
 
@@ -185,9 +210,17 @@ export class Conversation {
     byId('typing-text').textContent = names.length > 2 ? 'Several people are typing' : `${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} typing`;
   }
 
+  // What the thread holds first, then what the server has.
   async #older() {
     const thread = this.#thread;
-    if (!thread?.loaded || !thread.hasOlder || this.#loadingOlder || this.#scroller.scrollTop > NEAR_TOP_PX) return;
+    if (!thread?.loaded || this.#loadingOlder || this.#scroller.scrollTop > NEAR_PX) return;
+    if (this.#view.holdsEarlier(thread)) {
+      if (this.#atEnd) return;
+      this.#view.earlier(thread);
+      this.#render();
+      return;
+    }
+    if (!thread.hasOlder) return;
     this.#loadingOlder = true;
     this.#olderFailed = false;
     this.#top(thread);
@@ -198,13 +231,29 @@ export class Conversation {
     }
     this.#loadingOlder = false;
     if (this.#thread !== thread) return;
+    if (!this.#atEnd) this.#view.earlier(thread);
     this.#render();
     if (!this.#olderFailed) requestAnimationFrame(() => this.#older());
   }
 
-  #scrolled() {
+  /** Pixels of messages below what is in sight. */
+  get #toCome() {
     const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
-    this.#atEnd = scrollHeight - scrollTop - clientHeight < AT_END_PX;
+    return scrollHeight - scrollTop - clientHeight;
+  }
+
+  #scrolled() {
+    // Whoever is at the end and is moved by a change of room, not by a hand, stays there.
+    if (this.#atEnd && this.#size !== this.#sizeSeen) {
+      this.#toEnd();
+      return;
+    }
+    this.#sizeSeen = this.#size;
+    const toCome = this.#toCome;
+    const moved = toCome < NEAR_PX && this.#thread !== null && this.#view.later(this.#thread);
+    if (moved) this.#draw();
+    this.#atEnd = toCome < AT_END_PX && !moved;
+    this.#view.follow(this.#atEnd);
     if (this.#atEnd) {
       this.#missed = 0;
       this.#read();
@@ -213,10 +262,17 @@ export class Conversation {
     if (!this.#olderFailed) this.#older();
   }
 
+  /** How much there is to scroll, and the room for it. */
+  get #size() {
+    return `${this.#scroller.scrollHeight} ${this.#scroller.clientHeight}`;
+  }
+
   #toEnd() {
     this.#atEnd = true;
     this.#missed = 0;
+    this.#view.follow(true);
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#sizeSeen = this.#size;
     this.#jumpState();
   }
 
@@ -230,7 +286,6 @@ export class Conversation {
     if (thread.id !== this.#id || message.senderId === this.#haus.profile?.id) return;
     if (!this.#attentive() && this.#freshAfter === null) this.#freshAfter = message.no - 1;
     if (!this.#atEnd) this.#missed += 1;
-    this.#jumpState();
   }
 
   #attentive() {
@@ -245,35 +300,5 @@ export class Conversation {
 
   #read() {
     if (this.#thread?.loaded && this.#atEnd && this.#attentive()) this.#haus.read(this.#id, this.#thread.row.no);
-  }
-
-  #send() {
-    const content = this.#composer.value.trim();
-    if (content === '' || [...content].length > CONTENT_MAX || this.#thread === null) return;
-    try {
-      this.#haus.send(this.#id, content);
-    } catch (error) {
-      byId('composer-count').textContent = error.message;
-      return;
-    }
-    this.#composer.value = '';
-    this.#freshAfter = null;
-    this.#typed(false);
-    this.#toEnd();
-    this.#composer.focus();
-  }
-
-  #typed(tell = true) {
-    const text = this.#composer.value;
-    const left = CONTENT_MAX - [...text.trim()].length;
-    const count = byId('composer-count');
-    count.textContent = left <= COUNT_FROM ? left : '';
-    count.classList.toggle('over', left < 0);
-    byId('send').disabled = text.trim() === '' || left < 0;
-    this.#composer.style.height = 'auto';
-    this.#composer.style.height = `${this.#composer.scrollHeight + 4}px`;
-    if (!tell || text === '' || Date.now() - this.#typingToldAt < TYPING_EVERY_MS) return;
-    this.#typingToldAt = Date.now();
-    this.#haus.typing(this.#id, true);
   }
 }

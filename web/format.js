@@ -1,4 +1,4 @@
-// Words and small pieces of the page: times, names, colours, text with links. Pure, except that it makes DOM nodes.
+// Words and small pieces of the page: times, names, colours. Pure, except that it makes DOM nodes.
 
 const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const weekday = new Intl.DateTimeFormat(undefined, { weekday: 'long' });
@@ -7,7 +7,6 @@ const dayOfYear = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'nu
 const dayOfAny = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'long', year: 'numeric' });
 const short = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' });
 
-const LINK = /https?:\/\/[^\s<>"]+[^\s<>"'.,;:!?)\]}]/g;
 const ONLY_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*\s*){1,3}$/u;
 
 /** House colours; the rest keep apart those who would share one. Must match `data-hue` in base.css. */
@@ -63,26 +62,6 @@ export function paintAvatar(element, id, name, isPerson) {
 
 export const onlyEmoji = (text) => text.length <= 24 && ONLY_EMOJI.test(text);
 
-/** Fills an element with text whose web addresses are links. Nothing in it is read as markup. */
-export function fillText(element, text) {
-  const parts = [];
-  let from = 0;
-  for (const match of text.matchAll(LINK)) {
-    parts.push(text.slice(from, match.index), link(match[0]));
-    from = match.index + match[0].length;
-  }
-  element.replaceChildren(...parts, text.slice(from));
-}
-
-function link(address) {
-  const anchor = document.createElement('a');
-  anchor.href = address;
-  anchor.target = '_blank';
-  anchor.rel = 'noopener noreferrer nofollow';
-  anchor.textContent = address.replace(/^https?:\/\//, '');
-  return anchor;
-}
-
 /** What a system message says: its content is a stable key with parameters. */
 export function systemText(content) {
   const words = { 'thread.created': 'opened this conversation', 'member.joined': 'joined', 'member.left': 'left',
@@ -94,17 +73,4 @@ export function systemText(content) {
     // A bare key.
   }
   return words[key] ?? key.replace(/[._]/g, ' ');
-}
-
-/** Why a message did not go out, for its sender. */
-export function failureText(error) {
-  const reasons = {
-    thread_archived: 'this conversation is closed',
-    read_only: 'only moderators write here',
-    blocked: 'you cannot write to this person',
-    forbidden: 'you may not write here',
-    not_found: 'you are not in this conversation any more',
-    too_large: 'it is too long',
-  };
-  return `Not sent: ${reasons[error?.code] ?? error?.message ?? 'something went wrong'}`;
 }

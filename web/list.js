@@ -1,6 +1,8 @@
 // The list of conversations: names, last messages, unread counts. Reads the client; changes nothing but its own elements.
 
 import { listTime, paintAvatar, systemText, threadName } from './format.js';
+import { once } from './frame.js';
+import { errorText } from './words.js';
 
 export class ThreadList {
   #haus;
@@ -10,6 +12,8 @@ export class ThreadList {
   #template = document.getElementById('thread-template');
   #items = new Map();
   #current = null;
+  #focusWanted = false;
+  #draw = once(() => this.render());
   // Previews are asked for where they can be seen.
   #seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) if (isIntersecting) this.#haus.preview(target.dataset.threadId);
@@ -17,13 +21,11 @@ export class ThreadList {
 
   constructor(haus) {
     this.#haus = haus;
-    haus.on('threads', () => this.render());
-    haus.on('people', () => this.render());
-    haus.on('state', () => this.render());
+    for (const notice of ['threads', 'people', 'state']) haus.on(notice, this.#draw);
     this.#more.addEventListener('click', async () => {
-      this.#more.disabled = true;
-      await haus.moreThreads().catch(() => {});
-      this.#more.disabled = false;
+      this.#more.textContent = 'Loading …';
+      const failed = await haus.moreThreads().then(() => null, (error) => error);
+      this.#more.textContent = failed === null ? 'Show more' : `${errorText(failed)} Try again`;
     });
     this.#list.addEventListener('keydown', (event) => this.#arrows(event));
   }
@@ -34,9 +36,12 @@ export class ThreadList {
     this.render();
   }
 
-  /** Puts the focus on a conversation of the list; the first one if that is not there. */
+  /** Puts the focus on a conversation of the list; the first one if that is not there, and once there is one. */
   focus(threadId) {
-    (this.#items.get(threadId) ?? this.#list.firstElementChild)?.firstElementChild.focus({ preventScroll: true });
+    const item = this.#items.get(threadId) ?? this.#list.firstElementChild;
+    const heading = document.getElementById('threads-title');
+    (item?.firstElementChild ?? heading).focus({ preventScroll: true });
+    this.#focusWanted = !item;
   }
 
   /** The id `step` places after the one on screen. */
@@ -55,6 +60,11 @@ export class ThreadList {
       this.#fill(item, thread);
       if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
     });
+    if (this.#focusWanted && threads.length > 0) {
+      // Unless the person has gone elsewhere meanwhile.
+      if (document.activeElement === document.getElementById('threads-title')) this.focus(null);
+      this.#focusWanted = false;
+    }
     this.#empty.hidden = threads.length > 0 || this.#haus.state === 'offline';
     this.#more.hidden = !this.#haus.hasMoreThreads;
   }

@@ -1,16 +1,30 @@
-// The messages of one conversation as elements: grouped, with day headings and the mark where unread ones begin. Elements
-// are kept by key, so what is on screen is changed and not made anew. Loads and sends nothing.
+// The messages of one conversation as elements: a window of them, grouped, with day headings and the mark where unread ones
+// begin. Elements are kept by key, so what is on screen is changed and not made anew. Loads and sends nothing.
+//
+// However many messages a thread holds, a few are elements. The window follows the newest, or stands where somebody reads
+// and moves with them (`earlier`, `later`).
 
-import { clockTime, dayKey, dayName, failureText, fillText, hue, onlyEmoji, paintAvatar, systemText } from './format.js';
+import { clockTime, dayKey, dayName, hue, onlyEmoji, paintAvatar, systemText } from './format.js';
+import { fillText } from './links.js';
+import { failureText } from './words.js';
 
 /** Messages of one person within this time stand together under one name, milliseconds. */
 const GROUP_MS = 5 * 60_000;
+/** Messages that are elements, at most. */
+export const SHOWN_MAX = 200;
+/** Of them while the newest is followed: room for a step back. */
+const FOLLOWED = 150;
+/** The window moves by so many. */
+const STEP = 50;
 
 export class MessageView {
   #haus;
   #list = document.getElementById('messages');
   #template = document.getElementById('message-template');
   #elements = new Map();
+  // The first and the last `no` shown; null: the window follows the newest.
+  #span = null;
+  #shown = null;
 
   constructor(haus) {
     this.#haus = haus;
@@ -24,6 +38,37 @@ export class MessageView {
   clear() {
     this.#elements.clear();
     this.#list.replaceChildren();
+    this.#span = null;
+    this.#shown = null;
+  }
+
+  /** Follows the newest message, or stays where it is. */
+  follow(on) {
+    if (on) this.#span = null;
+    else this.#span ??= this.#shown;
+  }
+
+  /** Whether the thread holds older messages than those shown. */
+  holdsEarlier(thread) {
+    return this.#bounds(thread.messages)[0] > 0;
+  }
+
+  /** Moves the window towards older messages. */
+  earlier(thread) {
+    const [start, end] = this.#bounds(thread.messages);
+    if (start === 0) return;
+    const first = Math.max(0, start - STEP);
+    this.#stand(thread.messages, first, Math.min(end, first + SHOWN_MAX));
+  }
+
+  /** Moves the window towards newer messages. False if it reaches the newest. */
+  later(thread) {
+    const { length } = thread.messages;
+    const [start, end] = this.#bounds(thread.messages);
+    if (end === length) return false;
+    const last = Math.min(length, end + STEP);
+    this.#stand(thread.messages, Math.max(start, last - SHOWN_MAX), last);
+    return true;
   }
 
   /**
@@ -47,20 +92,40 @@ export class MessageView {
     }
   }
 
+  #stand(messages, start, end) {
+    this.#span = { first: messages[start].no, last: messages[end - 1].no };
+  }
+
+  // Places in `messages`: from, and up to but not with. A window whose messages are gone follows the newest.
+  #bounds(messages) {
+    if (this.#span !== null) {
+      const start = placeOf(messages, this.#span.first);
+      const end = placeOf(messages, this.#span.last + 1);
+      if (start < end) return [start, Math.min(end, start + SHOWN_MAX)];
+      this.#span = null;
+    }
+    return [Math.max(0, messages.length - FOLLOWED), messages.length];
+  }
+
   #rows(thread, freshAfter) {
     const selfId = this.#haus.profile?.id;
+    const { messages } = thread;
+    const [start, end] = this.#bounds(messages);
+    this.#shown = end > start ? { first: messages[start].no, last: messages[end - 1].no } : null;
+    // The oldest unsent ones go with the newest messages; a long queue is not all elements.
+    const unsent = end === messages.length ? this.#unsent(messages.slice(start), thread.id, selfId).slice(0, SHOWN_MAX - (end - start)) : [];
+    const all = [...messages.slice(start, end).map((message) => arrived(message, selfId)), ...unsent];
     const rows = [];
     let previous = null;
     let marked = false;
-    const all = [...thread.messages.map((message) => arrived(message, selfId)), ...this.#unsent(thread, selfId)];
     for (const row of all) {
       const newDay = previous === null || dayKey(previous.sentAt) !== dayKey(row.sentAt);
       if (newDay) rows.push({ key: `day ${dayKey(row.sentAt)}`, kind: 'day', text: dayName(row.sentAt) });
-      const fresh = freshAfter !== null && !marked && row.no > freshAfter && !row.own;
-      if (fresh) {
-        rows.push({ key: 'fresh', kind: 'fresh', text: 'New' });
-        marked = true;
-      }
+      const unseen = freshAfter !== null && !marked && row.no > freshAfter && !row.own;
+      // The first unseen one may stand before the window.
+      const fresh = unseen && !(previous === null && start > 0 && messages[start - 1].no > freshAfter);
+      if (fresh) rows.push({ key: 'fresh', kind: 'fresh', text: 'New' });
+      if (unseen) marked = true;
       row.joined = !newDay && !fresh && previous.kind === row.kind && previous.senderId === row.senderId
         && new Date(row.sentAt) - new Date(previous.sentAt) < GROUP_MS;
       rows.push(row);
@@ -68,16 +133,16 @@ export class MessageView {
     }
     all.forEach((row, index) => {
       row.last = !all[index + 1]?.joined;
-      row.quoted = row.replyToId ? thread.messages.find(({ id }) => id === row.replyToId)?.content ?? '…' : null;
+      row.quoted = row.replyToId ? messages.find(({ id }) => id === row.replyToId)?.content ?? '…' : null;
       row.name = row.kind === 'message' && row.own ? '' : this.#haus.people.get(row.senderId)?.displayName ?? '';
     });
     return rows;
   }
 
   // Acknowledged ones whose update has not come yet stay, unless the thread has them by now.
-  #unsent(thread, selfId) {
-    const held = new Set(thread.messages.filter(({ senderId }) => senderId === selfId).map(({ nonce }) => nonce));
-    return this.#haus.pending(thread.id).filter(({ nonce }) => !held.has(nonce)).map((item) => ({
+  #unsent(shown, threadId, selfId) {
+    const held = new Set(shown.filter(({ senderId }) => senderId === selfId).map(({ nonce }) => nonce));
+    return this.#haus.pending(threadId).filter(({ nonce }) => !held.has(nonce)).map((item) => ({
       key: item.nonce, kind: 'message', own: true, senderId: selfId, nonce: item.nonce, no: item.ok?.no ?? Infinity,
       sentAt: item.ok?.sentAt ?? new Date(item.at).toISOString(), text: item.body.content ?? '', reactions: [],
       state: item.state === 'queued' ? 'sending' : item.state, failure: item.error ? failureText(item.error) : '',
@@ -133,6 +198,17 @@ export class MessageView {
       return item;
     }));
   }
+}
+
+/** How many messages stand before this `no`. */
+function placeOf(messages, no) {
+  let [low, high] = [0, messages.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (messages[middle].no < no) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function arrived(message, selfId) {

@@ -1,5 +1,5 @@
 //! The page in a real Chromium against the true program with its embedded default, restarted under it; and the client
-//! library's own tests under Node. Needs `node` and `chromium`, which `make test` provides.
+//! library's own tests under Node. Needs `node`, `npm` and `chromium`, which `make test` provides.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -174,4 +174,50 @@ fn two_browsers_chat_and_lose_nothing_when_the_server_restarts() {
     }
     let status = browser.wait().unwrap();
     assert!(status.success() && told.iter().any(|line| line == "PASS"), "{}", told.join("\n"));
+}
+
+/// Runs a script of `tests/browser` to its end.
+fn browse(program: &Program, script: &str, arguments: &[&str]) {
+    let output = Command::new("node")
+        .arg(Path::new(ROOT).join("tests/browser").join(script))
+        .arg(format!("http://{}", program.listen))
+        .args(arguments)
+        .output()
+        .expect("node runs (Debian package nodejs)");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && told.lines().any(|line| line == "PASS"),
+        "{script}:\n{told}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The checker of accessibility, in the version of `tests/browser/package-lock.json`; kept beside the builds.
+fn axe() -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
+    let lock = |folder: &Path| std::fs::read(folder.join("package-lock.json")).ok();
+    let script = folder.join("node_modules/axe-core/axe.min.js");
+    let wanted = Path::new(ROOT).join("tests/browser");
+    if !script.exists() || lock(&folder) != lock(&wanted) {
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["package.json", "package-lock.json"] {
+            std::fs::copy(wanted.join(name), folder.join(name)).unwrap();
+        }
+        let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+        let output = Command::new("npm").args(arguments).current_dir(&folder).output().expect("npm runs");
+        assert!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    script.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn somebody_new_finds_the_way_without_a_mouse_and_long_conversations_stay_light() {
+    let program = Program::start("new", &[("HAUS_AUTO_ACTIVATE", "true"), ("HAUS_LIMITS", "off")]);
+    let logins = program.logins();
+    let [(email, password), (other, others)] = [&logins[1], &logins[2]].map(|(a, b)| (a.as_str(), b.as_str()));
+    // The first word of a name is the first word of the address.
+    let name = email.split('@').next().unwrap();
+    browse(&program, "first_hour.mjs", &[email, password, name]);
+    browse(&program, "reading.mjs", &[email, password, other, others]);
+    browse(&program, "accessible.mjs", &[email, password, &axe()]);
 }

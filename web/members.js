@@ -1,0 +1,118 @@
+// Who is in a conversation: the list, adding and removing for its admins, leaving.
+
+import { paintAvatar, threadName } from './format.js';
+import { errorText } from './words.js';
+
+const ROLES = { ADMIN: 'Admin', MODERATOR: 'Moderator', MEMBER: '' };
+
+const byId = (id) => document.getElementById(id);
+
+export class Members {
+  #haus;
+  #add;
+  #dialog = byId('members');
+  #thread = null;
+  #sure = null;
+
+  /** @param {(thread: object) => void} add opens the search for people to let in */
+  constructor(haus, add) {
+    this.#haus = haus;
+    this.#add = add;
+    byId('members-close').addEventListener('click', () => this.#dialog.close());
+    byId('members-add').addEventListener('click', () => {
+      this.#dialog.close();
+      this.#add(this.#thread);
+    });
+    byId('members-leave').addEventListener('click', ({ currentTarget }) => {
+      this.#twice(currentTarget, 'Really leave?', () => this.#remove(this.#haus.profile.id));
+    });
+    byId('members-list').addEventListener('click', ({ target }) => {
+      const button = target.closest('.person-remove');
+      if (button) this.#twice(button, 'Really remove?', () => this.#remove(button.dataset.profileId));
+    });
+    haus.on('thread', (id) => this.#dialog.open && id === this.#thread?.id && this.#paint());
+    haus.on('people', () => this.#dialog.open && this.#paint());
+    haus.on('removed', ({ threadId }) => threadId === this.#thread?.id && this.#dialog.close());
+  }
+
+  async open(threadId) {
+    this.#thread = this.#haus.thread(threadId);
+    if (this.#thread === null) return;
+    byId('members-error').textContent = '';
+    this.#paint();
+    this.#dialog.showModal();
+    byId('members-title').focus();
+    await this.#refresh();
+  }
+
+  // The list one has is as old as the opening of the conversation.
+  async #refresh() {
+    const threadId = this.#thread.id;
+    try {
+      const { members } = await this.#haus.command('thread.open', { threadId, limit: 1 }, { repeat: false });
+      if (this.#thread?.id !== threadId) return;
+      this.#thread.members = new Map(members.map((member) => [member.profileId, member]));
+      for (const { profileId, displayName, avatar } of members) this.#haus.people.learn({ id: profileId, displayName, avatar });
+      this.#paint();
+    } catch (error) {
+      byId('members-error').textContent = errorText(error);
+    }
+  }
+
+  #paint() {
+    const { row, members } = this.#thread;
+    const selfId = this.#haus.profile?.id;
+    const grown = row.type === 'GROUP' || row.type === 'ANNOUNCE';
+    const admin = grown && row.role === 'ADMIN';
+    byId('members-title').textContent = threadName(this.#thread);
+    byId('members-count').textContent = row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
+    byId('members-add').hidden = !admin || row.isArchived;
+    byId('members-leave').hidden = !grown;
+    byId('members-leave').textContent = 'Leave';
+    this.#sure = null;
+    byId('members-list').replaceChildren(...[...members.values()].map((member) => this.#item(member, selfId, admin)));
+    const rest = row.memberCount - members.size;
+    byId('members-rest').hidden = rest <= 0;
+    byId('members-rest').textContent = `and ${rest} more`;
+  }
+
+  #item({ profileId, displayName, role, nickname }, selfId, admin) {
+    const item = byId('member-template').content.firstElementChild.cloneNode(true);
+    const name = displayName ?? this.#haus.people.get(profileId)?.displayName ?? 'Somebody';
+    paintAvatar(item.querySelector('.avatar'), profileId, name, true);
+    item.querySelector('.person-name').textContent = profileId === selfId ? `${name} (you)` : name;
+    item.querySelector('.person-more').textContent = [nickname, ROLES[role]].filter(Boolean).join(' · ');
+    const remove = item.querySelector('.person-remove');
+    remove.hidden = !admin || profileId === selfId;
+    remove.dataset.profileId = profileId;
+    remove.setAttribute('aria-label', `Remove ${name}`);
+    return item;
+  }
+
+  // What cannot be taken back is asked for twice, on the same button.
+  #twice(button, question, act) {
+    if (this.#sure === button) {
+      this.#sure = null;
+      act();
+      return;
+    }
+    this.#sure = button;
+    button.textContent = question;
+    button.removeAttribute('aria-label');
+  }
+
+  async #remove(profileId) {
+    const threadId = this.#thread.id;
+    byId('members-error').textContent = '';
+    try {
+      await this.#haus.request('DELETE', `/v1/threads/${threadId}/members/${profileId}`);
+      if (profileId === this.#haus.profile?.id) {
+        this.#dialog.close();
+        location.hash = '#/';
+      } else await this.#refresh();
+    } catch (error) {
+      byId('members-error').textContent = errorText(error);
+      this.#paint();
+    }
+  }
+}
