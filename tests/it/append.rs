@@ -1,12 +1,15 @@
 //! The door of sends, a batch at a time: the plain step and the judging one write the same, and a batch that is not all
 //! plain is judged row by row.
 
+use std::time::{Duration, Instant};
+
 use haus::messaging::send::{Outcome, SendRequest, append, append_within};
 use haus::protocol::codes::ErrorCode;
 use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use crate::people::{World, code, request};
+use crate::ports::ports;
 
 /// What of a thread's log, messages and marks does not depend on ids and times.
 async fn written(world: &World, thread: Uuid) -> Vec<String> {
@@ -106,4 +109,25 @@ async fn one_row_that_is_not_plain_has_the_batch_judged() {
     assert_eq!(code(world.try_send(a, other, "banned").await), ErrorCode::Forbidden);
     world.database.run(format!("UPDATE thread_members SET left_at = now() WHERE profile_id = '{b}'")).await;
     assert_eq!(code(world.try_send(b, other, "gone").await), ErrorCode::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_connection_and_for_the_call_share_one_deadline() {
+    let world = World::new().await;
+    let [a, b] = world.people(2).await[..] else { panic!() };
+    let thread = world.group(a, &[b]).await;
+    // Both lanes' connections are elsewhere for 1.5 s, and then the thread's row is locked.
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+    let pool = pool.connect_with((*world.pool.connect_options()).clone()).await.unwrap();
+    let busy = pool.acquire().await.unwrap();
+    let mut lock = world.database.owner.begin().await.unwrap();
+    sqlx::query("SELECT FROM threads WHERE id = $1 FOR UPDATE").bind(thread).execute(&mut *lock).await.unwrap();
+    let (ports, _) = ports(pool);
+    let began = Instant::now();
+    let sent = tokio::spawn(ports.sender.send(request(a, thread, "late")));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    drop(busy);
+    assert_eq!(code(sent.await.unwrap()), ErrorCode::Unavailable);
+    // Two deadlines, one after the other, were 3.3 s.
+    assert!(began.elapsed() < Duration::from_millis(2_700), "{:?}", began.elapsed());
 }

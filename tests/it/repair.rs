@@ -2,7 +2,7 @@
 //! more than it can hold.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,19 @@ struct Faulty {
     is_down: AtomicBool,
     /// Streams asked for in one statement, by how often.
     widths: Mutex<BTreeMap<usize, u32>>,
+    polls: AtomicU32,
 }
 
 impl Faulty {
     fn over(world: &World) -> Arc<Self> {
         let log = Log { pool: world.pool.clone() };
-        Arc::new(Self { log, poisoned: Mutex::default(), is_down: false.into(), widths: Mutex::default() })
+        Arc::new(Self {
+            log,
+            poisoned: Mutex::default(),
+            is_down: false.into(),
+            widths: Mutex::default(),
+            polls: 0.into(),
+        })
     }
 }
 
@@ -60,6 +67,7 @@ impl LogReader for Faulty {
     }
 
     fn poll(&self, position: Option<String>, rows: u32) -> Later<'_, Result<Polled, Refusal>> {
+        self.polls.fetch_add(1, Ordering::SeqCst);
         match self.is_down.load(Ordering::SeqCst) {
             true => Box::pin(async { Err(Refusal::unavailable()) }),
             false => self.log.poll(position, rows),
@@ -171,6 +179,21 @@ async fn a_log_that_was_away_is_gone_through_in_small_reads_and_what_it_never_he
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_after_gaps_keep_their_distance() {
+    let world = World::new().await;
+    let (hub, repairs, courier, _inbox) = hub();
+    let log = Faulty::over(&world);
+    repair::spawn(hub, repairs.clone(), log.clone(), courier, Instant::now());
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        repairs.poll_now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let polls = log.polls.load(Ordering::SeqCst);
+    assert!((2..=12).contains(&polls), "{polls} polls in a second of gaps");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_that_cannot_be_read_fails_its_own_askers_alone() {
     let world = World::new().await;
     let (hub, _repairs, _courier, inbox) = hub();
@@ -267,10 +290,15 @@ async fn a_node_that_slept_through_megabytes_delivers_all_of_them() {
     // It has read nothing for longer than it may, and says so before it has caught up.
     let (status, ready) = get(&cluster.http, &format!("{url}/readyz")).await;
     assert_eq!(status, 503, "{ready}");
-    for thread in &threads {
-        for seq in 2..2 + MESSAGES {
-            assert_eq!(reader.update(&thread.to_string()).await.json["seq"], seq);
-        }
+    // As they come, so that nothing is kept.
+    let mut next: HashMap<String, usize> = threads.iter().map(|thread| (thread.to_string(), 2)).collect();
+    let mut left = THREADS * MESSAGES;
+    while left > 0 {
+        let update = reader.until(|json| json["up"] == "message.created").await.json;
+        let next = next.get_mut(update["s"].as_str().unwrap()).unwrap();
+        assert_eq!(update["seq"], *next, "in order, nothing left out");
+        *next += 1;
+        left -= 1;
     }
     let mut fresh = live(&address, &ben).await;
     assert_eq!(fresh.say(threads[0], "awake").await["seq"], 2 + MESSAGES);
