@@ -86,6 +86,9 @@ pub struct Config {
     /// Sockets one address may hold
     #[arg(long, env = "HAUS_SOCKETS_PER_ADDRESS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), global = true)]
     pub sockets_per_address: u32,
+    /// Threads a profile may be in; nobody adds it to more, and it opens no more
+    #[arg(long, env = "HAUS_THREADS_PER_PROFILE", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000), global = true)]
+    pub threads_per_profile: u32,
     /// Largest frame a client may send, bytes
     #[arg(long, env = "HAUS_FRAME_BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1024..=1_048_576), global = true)]
     pub frame_bytes: u32,
@@ -138,6 +141,12 @@ impl Config {
             Ok(_) => Err(format!("HAUS_REDIS_CA: {} holds no certificate (PEM)", path.display())),
             Err(error) => Err(format!("HAUS_REDIS_CA: {}: {error}", path.display())),
         }
+    }
+
+    /// Threads a profile may be in, as the database takes it.
+    pub fn most_threads(&self) -> i32 {
+        let most = if self.limits_on() { self.threads_per_profile } else { u32::MAX };
+        i32::try_from(most).unwrap_or(i32::MAX)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod sessions;
 mod shared;
+mod work;
 
 pub use sessions::{SessionBook, share_sessions};
 
@@ -13,6 +14,8 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use uuid::Uuid;
+
+pub use work::{Work, WorkRates};
 
 use crate::telemetry::metrics;
 
@@ -51,6 +54,13 @@ impl Addresses {
         *count += 1;
         drop(count);
         Some(AddressGuard { addresses: self.clone(), address })
+    }
+}
+
+impl AddressGuard {
+    /// The address it counts for.
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 }
 

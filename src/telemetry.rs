@@ -66,6 +66,7 @@ pub struct Metrics {
     pub courier_reconnects: IntCounter,
     pub canary_age_seconds: Gauge,
     pub rate_limited: IntCounter,
+    pub rate_limited_work: IntCounter,
     pub rate_buckets: IntGauge,
     pub dropped: IntCounterVec,
     pub connections_refused: IntCounterVec,
@@ -170,6 +171,10 @@ impl Metrics {
                 "Age of the newest own canary that came back through Redis; 0 with the in-process courier",
             )?,
             rate_limited: to.counter("haus_rate_limited_total", "Sends refused because the profile sent too many")?,
+            rate_limited_work: to.counter(
+                "haus_rate_limited_work_total",
+                "Requests and commands other than sends refused because the profile or the address made too many",
+            )?,
             rate_buckets: to.gauge("haus_rate_buckets", "Profiles whose rate of sends is being remembered")?,
             dropped: to.labelled(
                 "haus_dropped_total",

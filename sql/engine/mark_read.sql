@@ -6,7 +6,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS 
 DECLARE
     v_no bigint;
     v_row thread_members%ROWTYPE;
-    v_status user_status;
+    v_may boolean;
     v_mentions bigint;
     v_moved boolean;
     v_seq bigint;
@@ -19,8 +19,8 @@ BEGIN
         RETURN QUERY SELECT 'not_found', 0::bigint, 0, 0::bigint, 0::bigint, NULL::timestamptz, NULL::bigint, NULL::timestamptz;
         RETURN;
     END IF;
-    SELECT p.status INTO v_status FROM profiles p WHERE p.id = p_profile;
-    IF v_status NOT IN ('ACTIVE', 'PENDING') THEN
+    SELECT engine.may_act(p.status, p.role, p.suspended_until) INTO v_may FROM profiles p WHERE p.id = p_profile;
+    IF NOT v_may THEN
         RETURN QUERY SELECT 'forbidden', 0::bigint, 0, 0::bigint, 0::bigint, NULL::timestamptz, NULL::bigint, NULL::timestamptz;
         RETURN;
     END IF;

@@ -5,7 +5,7 @@ SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_pe
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
-    SELECT w.id, p.display_name, p.role::text, p.status::text,
+    SELECT w.id, p.display_name, p.role::text, engine.standing(p.status, p.role, p.suspended_until)::text,
            coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = w.id), 0), t.*
     FROM unnest(p_profiles, p_threads) AS w (id, thread)
     JOIN profiles p ON p.id = w.id

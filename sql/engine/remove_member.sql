@@ -1,5 +1,5 @@
--- Ends a stay: oneself (leave), or another (ADMINs). Where the last ADMIN goes, the member of highest role and longest
--- standing becomes ADMIN first, so that no thread with members is left without one.
+-- Ends a stay: oneself (leave), or another (ADMINs). Where the last ADMIN who can act goes, the ACTIVE member of highest role
+-- and longest standing becomes ADMIN first. A thread without ACTIVE members has none: nobody there may do what ADMINs do.
 CREATE FUNCTION engine.remove_member(p_thread uuid, p_actor uuid, p_profile uuid) RETURNS SETOF engine.change_row
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 #variable_conflict use_column
@@ -26,9 +26,12 @@ BEGIN
         RETURN;
     END IF;
     IF v_role = 'ADMIN' AND NOT EXISTS (
-        SELECT FROM thread_members m WHERE m.thread_id = p_thread AND m.left_at IS NULL AND m.role = 'ADMIN' AND m.profile_id <> p_profile) THEN
-        SELECT m.profile_id INTO v_heir FROM thread_members m
+        SELECT FROM thread_members m JOIN profiles p ON p.id = m.profile_id
+        WHERE m.thread_id = p_thread AND m.left_at IS NULL AND m.role = 'ADMIN' AND m.profile_id <> p_profile
+          AND engine.standing(p.status, p.role, p.suspended_until) = 'ACTIVE') THEN
+        SELECT m.profile_id INTO v_heir FROM thread_members m JOIN profiles p ON p.id = m.profile_id
         WHERE m.thread_id = p_thread AND m.left_at IS NULL AND m.profile_id <> p_profile
+          AND engine.standing(p.status, p.role, p.suspended_until) = 'ACTIVE'
         ORDER BY m.role DESC, m.joined_at, m.profile_id LIMIT 1;
         IF FOUND THEN
             RETURN QUERY SELECT * FROM engine.apply_member_change(p_thread, p_actor, v_heir, 'ADMIN'::thread_role, NULL);

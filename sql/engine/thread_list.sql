@@ -5,7 +5,7 @@ SET enable_mergejoin = off SET enable_material = off SET max_parallel_workers_pe
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
-    SELECT p.id, p.display_name, p.role::text, p.status::text,
+    SELECT p.id, p.display_name, p.role::text, engine.standing(p.status, p.role, p.suspended_until)::text,
            coalesce((SELECT s.seq FROM user_streams s WHERE s.profile_id = p.id), 0), x.*
     FROM profiles p
     JOIN engine.member_threads x ON x.profile_id = p.id AND NOT x.has_left

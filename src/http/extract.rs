@@ -1,14 +1,13 @@
 //! Extractors: who acts, JSON bodies, queries, path parameters, the client's address. All refuse with a [`Problem`].
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::{HeaderMap, StatusCode, header, request::Parts};
-use chrono::Utc;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, MatchedPath, Path, Query, Request};
+use axum::http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
@@ -18,6 +17,8 @@ use super::problem::{FieldError, Problem};
 use super::state::AppState;
 use crate::identity::sessions::Client;
 use crate::identity::{Access, Action, Person, Resource, authorize};
+use crate::limits::Work;
+use crate::protocol::codes::Refusal;
 use crate::protocol::{ErrorCode, json};
 
 /// Largest JSON body, bytes: an article of 50,000 characters of four bytes, and room around it.
@@ -27,11 +28,15 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes kept of a `User-Agent`.
 const USER_AGENT_BYTES_MAX: usize = 512;
 
+/// Text of refusals of the rates.
+const TOO_MANY: &str = "too many requests; slow down";
+
 /// The person who makes an authenticated request: a valid token, a live session, a standing at most 2 s old.
 #[derive(Debug, Clone)]
 pub struct Actor {
     pub access: Access,
     pub person: Arc<Person>,
+    pub address: IpAddr,
 }
 
 impl Actor {
@@ -44,9 +49,18 @@ impl Actor {
         Ok(self.person.may(action)?)
     }
 
+    /// Takes `n` from the rates of person and address. One of its class is taken of every request already.
+    ///
+    /// # Errors
+    /// `rate_limited` with the time to wait.
+    pub fn spends(&self, state: &AppState, work: Work, n: u32) -> Result<(), Problem> {
+        let taken = state.work.take(work, self.profile_id(), self.address, n);
+        Ok(taken.map_err(|wait_ms| Refusal::new(ErrorCode::RateLimited, TOO_MANY).retry_after(wait_ms))?)
+    }
+
     /// [`Actor::may`] for a rule that depends on the resource.
     pub fn may_to(&self, action: Action, resource: Resource) -> Result<(), Problem> {
-        Ok(authorize(&self.person.subject(), action, resource, Utc::now())?)
+        Ok(authorize(&self.person.subject(), action, resource)?)
     }
 }
 
@@ -56,9 +70,12 @@ impl FromRequestParts<AppState> for Actor {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let access = state.identity.verify_access(bearer(&parts.headers)?)?;
         let person = state.identity.person(&access).await?;
-        let actor = Self { access, person };
+        let actor = Self { access, person, address: address_of(parts, state).unwrap_or(Ipv4Addr::UNSPECIFIED.into()) };
         // What even the banned may not: be here.
         actor.may(Action::Read)?;
+        if let Some(work) = work_of(&parts.method, parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str)) {
+            actor.spends(state, work, 1)?;
+        }
         Ok(actor)
     }
 }
@@ -142,13 +159,30 @@ impl FromRequestParts<AppState> for ClientOf {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        let address = peer.map(|peer| state.trusted_proxies.client_address(peer, &parts.headers));
+        let address = address_of(parts, state);
         let user_agent = parts.headers.get(header::USER_AGENT).map(|value| {
             let bytes = value.as_bytes();
             String::from_utf8_lossy(&bytes[..bytes.len().min(USER_AGENT_BYTES_MAX)]).into_owned()
         });
         Ok(Self(Client { user_agent, address, network: address.map(rate_key) }))
+    }
+}
+
+/// Where a request comes from, by the word of trusted proxies.
+fn address_of(parts: &Parts, state: &AppState) -> Option<IpAddr> {
+    let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(state.trusted_proxies.client_address(peer.ip(), &parts.headers))
+}
+
+/// The class a request is counted in; `None` for sends, which have a rate of their own, as a repeat is always answered.
+fn work_of(method: &Method, route: Option<&str>) -> Option<Work> {
+    match (method.as_str(), route.unwrap_or_default()) {
+        ("POST", "/v1/threads/{id}/messages") => None,
+        ("POST", "/v1/threads") => Some(Work::Create),
+        ("PUT", "/v1/threads/{id}/read") => Some(Work::Mark),
+        ("GET", "/v1/threads" | "/v1/threads/{id}/messages" | "/v1/threads/{id}/updates") => Some(Work::Page),
+        ("GET" | "HEAD", _) => Some(Work::Read),
+        _ => Some(Work::Change),
     }
 }
 

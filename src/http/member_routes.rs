@@ -7,13 +7,15 @@ use axum::response::Response;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::changes::changed;
 use super::extract::{Actor, JsonBody, PathOf};
 use super::idempotency::{IdempotencyKey, Once, once};
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
-use super::thread_routes::{published, to_its_end};
 use crate::identity::Action;
+use crate::limits::Work;
 use crate::messaging::members::{self, MemberPatch, MembersAdded};
+use crate::messaging::threads::MEMBERS_PER_CALL;
 use crate::protocol::types::ThreadMember;
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -37,16 +39,21 @@ pub async fn add(
     JsonBody { value: new, sha256 }: JsonBody<NewMembers>,
 ) -> Result<Response, Problem> {
     actor.may(Action::WriteInThread)?;
+    actor.spends(&state, Work::LetIn, new.profile_ids.len().min(MEMBERS_PER_CALL) as u32)?;
     let profile_id = actor.profile_id();
     // The key stands for this body in this thread.
     let mut body_sha256 = sha256;
     body_sha256.iter_mut().zip(id.as_bytes()).for_each(|(hash, byte)| *hash ^= byte);
     let request = Once { profile_id, route: "POST /v1/threads/{id}/members", key, body_sha256 };
-    let pool = state.pool.clone();
-    once(&pool, request, async move {
-        let added = published(&state, members::add(&state.pool, profile_id, id, new.profile_ids).await)?;
-        let status = if added.added.is_empty() { StatusCode::OK } else { StatusCode::CREATED };
-        Ok((status, serde_json::json!(added)))
+    let most_threads = state.config.most_threads();
+    once(&state.pool, &state.ports.publisher, request, move |connection| {
+        Box::pin(async move {
+            let done = members::add(connection, profile_id, id, new.profile_ids, most_threads).await?;
+            Ok(done.map(|added| {
+                let status = if added.added.is_empty() { StatusCode::OK } else { StatusCode::CREATED };
+                (status, serde_json::json!(added))
+            }))
+        })
     })
     .await
 }
@@ -64,8 +71,10 @@ pub async fn change(
 ) -> Result<Json<ThreadMember>, Problem> {
     actor.may(Action::WriteInThread)?;
     let profile_id = actor.profile_id();
-    let work = async move { published(&state, members::change(&state.pool, profile_id, id, member, patch).await) };
-    Ok(Json(to_its_end(work).await?))
+    let work = changed(&state.pool, &state.ports.publisher, "member_change", move |connection| {
+        Box::pin(members::change(connection, profile_id, id, member, patch))
+    });
+    Ok(Json(work.await?))
 }
 
 /// Leave (oneself), or take somebody out (ADMINs)
@@ -80,6 +89,9 @@ pub async fn remove(
 ) -> Result<StatusCode, Problem> {
     actor.may(Action::WriteInThread)?;
     let profile_id = actor.profile_id();
-    to_its_end(async move { published(&state, members::remove(&state.pool, profile_id, id, member).await) }).await?;
+    changed(&state.pool, &state.ports.publisher, "member_remove", move |connection| {
+        Box::pin(members::remove(connection, profile_id, id, member))
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,11 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::changes::{problem, published};
 use super::extract::{Actor, JsonBody, PathOf, QueryOf};
 use super::idempotency::{IdempotencyKey, REPLAYED};
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
-use super::thread_routes::{limit_of, problem, published, to_its_end};
+use super::thread_routes::limit_of;
 use crate::identity::Action;
 use crate::messaging::history::{History, Range, history};
 use crate::messaging::log::{PAGE_UPDATES, VisibleUpdates, visible_updates};
@@ -135,7 +136,7 @@ pub async fn read(
 ) -> Result<Json<ReadOk>, Problem> {
     actor.may(Action::WriteInThread)?;
     let profile_id = actor.profile_id();
-    let work =
-        async move { published(&state, read_marks::read(&state.pool, profile_id, id, mark.no, mark.read_rev).await) };
-    Ok(Json(to_its_end(work).await?))
+    let pool = state.pool.clone();
+    let work = async move { read_marks::read(&pool, profile_id, id, mark.no, mark.read_rev).await };
+    Ok(Json(published(&state.ports.publisher, work).await?))
 }

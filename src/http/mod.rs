@@ -4,6 +4,7 @@
 pub mod address;
 pub mod asyncapi;
 pub mod auth_routes;
+pub mod changes;
 mod common_problems;
 pub mod extract;
 pub mod idempotency;
@@ -19,6 +20,7 @@ pub mod router;
 pub mod search_routes;
 pub mod server;
 pub mod session_routes;
+pub mod settings_routes;
 pub mod site;
 pub mod socket;
 pub mod state;

@@ -75,7 +75,7 @@ fn social_links(checks: &mut Checks, links: BTreeMap<String, String>) -> String 
     responses((status = 200, body = Profile), (status = 401, body = ProblemBody)))]
 pub async fn me(State(state): State<AppState>, actor: Actor) -> Result<Json<Profile>, Problem> {
     actor.may(Action::Read)?;
-    Ok(Json(state.identity.profile(&actor.person.subject(), actor.profile_id()).await?))
+    Ok(Json(state.identity.profile(actor.profile_id(), actor.profile_id()).await?))
 }
 
 /// Change own profile
@@ -101,6 +101,6 @@ pub async fn one(
     PathOf(id): PathOf<Uuid>,
 ) -> Result<Json<Profile>, Problem> {
     actor.may_to(Action::Read, Resource::Profile(id))?;
-    let profile = state.identity.profile(&actor.person.subject(), id).await?;
+    let profile = state.identity.profile(actor.profile_id(), id).await?;
     Ok(Json(profile))
 }

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use super::state::AppState;
 use super::{
     asyncapi, auth_routes, common_problems, member_routes, message_routes, middleware, page, profile_routes,
-    search_routes, session_routes, system_settings_routes, thread_routes, well_known,
+    search_routes, session_routes, settings_routes, system_settings_routes, thread_routes, well_known,
 };
 
 /// Frame of the document; paths and schemas come from the routes.
@@ -47,6 +47,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(profile_routes::one))
         .routes(routes!(search_routes::profiles))
         .routes(routes!(system_settings_routes::list))
+        .routes(routes!(settings_routes::read, settings_routes::change))
         .routes(routes!(thread_routes::list, thread_routes::create))
         .routes(routes!(thread_routes::one, thread_routes::change))
         .routes(routes!(member_routes::add))

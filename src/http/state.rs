@@ -8,6 +8,7 @@ use super::address::TrustedProxies;
 use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::identity::Identity;
+use crate::limits::WorkRates;
 use crate::messaging::send::SendChecker;
 use crate::messaging::{Publisher, Sender};
 
@@ -19,6 +20,8 @@ pub struct Ports {
     pub publisher: Arc<dyn Publisher>,
     /// The present epoch of the log.
     pub epoch: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Rates by person and address, the same for commands of sockets.
+    pub work: Arc<WorkRates>,
 }
 
 /// The shared state of all routes.
@@ -31,6 +34,7 @@ pub struct AppState {
     pub rate_limits: Arc<RateLimits>,
     pub trusted_proxies: Arc<TrustedProxies>,
     pub ports: Ports,
+    pub work: Arc<WorkRates>,
 }
 
 impl AppState {
@@ -41,6 +45,7 @@ impl AppState {
     pub fn new(identity: Arc<Identity>, config: Arc<Config>, pool: PgPool, ports: Ports) -> Result<Self, String> {
         let trusted_proxies = Arc::new(TrustedProxies::parse(&config.trusted_proxies)?);
         let rate_limits = Arc::new(RateLimits::new(config.limits_on()));
-        Ok(Self { identity, config, pool, rate_limits, trusted_proxies, ports })
+        let work = ports.work.clone();
+        Ok(Self { work, identity, config, pool, rate_limits, trusted_proxies, ports })
     }
 }

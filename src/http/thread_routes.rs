@@ -1,5 +1,4 @@
-//! `/v1/threads` and `/v1/threads/{id}`, and what all routes of threads share: refusals that name a field, and changes
-//! that run to their end and are published though the client has gone.
+//! `/v1/threads` and `/v1/threads/{id}`.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,15 +7,15 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::changes::{changed, problem};
 use super::extract::{Actor, JsonBody, PathOf, QueryOf};
 use super::idempotency::{IdempotencyKey, Once, once};
-use super::problem::{FieldError, Problem, ProblemBody};
+use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
 use crate::identity::Action;
-use crate::messaging::threads::{CreatedThread, NewThread, ThreadPatch};
-use crate::messaging::{Committed, rows, threads};
-use crate::protocol::ErrorCode;
-use crate::protocol::codes::Refusal;
+use crate::limits::Work;
+use crate::messaging::threads::{CreatedThread, MEMBERS_PER_CALL, NewThread, ThreadPatch};
+use crate::messaging::{rows, threads};
 use crate::protocol::types::{ThreadRow, ThreadType};
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -58,7 +57,7 @@ pub async fn list(
     params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = ThreadRow), (status = 200, body = ThreadRow, description = "The DIRECT thread of this pair"),
         (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 409, body = ProblemBody),
-        (status = 422, body = ProblemBody)))]
+        (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,
     actor: Actor,
@@ -70,12 +69,18 @@ pub async fn create(
         ThreadType::Group => Action::CreateGroupThread,
         ThreadType::House | ThreadType::Announce => Action::CreateAnnounceThread,
     })?;
+    // However many there are: more than fit are refused anyway.
+    actor.spends(&state, Work::LetIn, 1 + new.member_ids.len().min(MEMBERS_PER_CALL) as u32)?;
     let profile_id = actor.profile_id();
     let request = Once { profile_id, route: "POST /v1/threads", key, body_sha256: sha256 };
-    let pool = state.pool.clone();
-    once(&pool, request, async move {
-        let CreatedThread { thread, is_new } = published(&state, threads::create(&state.pool, profile_id, new).await)?;
-        Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, serde_json::json!(thread)))
+    let most_threads = state.config.most_threads();
+    once(&state.pool, &state.ports.publisher, request, move |connection| {
+        Box::pin(async move {
+            let made = threads::create(connection, profile_id, new, most_threads).await?;
+            Ok(made.map(|CreatedThread { thread, is_new }| {
+                (if is_new { StatusCode::CREATED } else { StatusCode::OK }, serde_json::json!(thread))
+            }))
+        })
     })
     .await
 }
@@ -104,42 +109,10 @@ pub async fn change(
 ) -> Result<Json<ThreadRow>, Problem> {
     actor.may(Action::WriteInThread)?;
     let profile_id = actor.profile_id();
-    let work = {
-        let state = state.clone();
-        async move { published(&state, threads::patch(&state.pool, profile_id, id, patch).await) }
-    };
-    Ok(Json(to_its_end(work).await?))
-}
-
-/// Hands the updates of a change to the node; gives its value.
-pub(super) fn published<T>(state: &AppState, done: Result<Committed<T>, Refusal>) -> Result<T, Problem> {
-    let Committed { value, updates } = done.map_err(problem)?;
-    if !updates.is_empty() {
-        state.ports.publisher.publish(updates);
-    }
-    Ok(value)
-}
-
-/// Runs a change in a task of its own, so that a client that goes away does not stop it between commit and publication.
-pub(super) async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::spawn(work).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "the task of a request ended early");
-        Err(Problem::new(ErrorCode::Internal, "the request failed"))
-    })
-}
-
-/// A refusal whose text is `field: what is wrong` as a problem that names the field.
-pub(super) fn problem(refusal: Refusal) -> Problem {
-    match (refusal.code, refusal.message.split_once(": ")) {
-        // Part of the query, as `limit` is.
-        (ErrorCode::Invalid, Some(("cursor", _))) => Problem::malformed(refusal.message),
-        (ErrorCode::Invalid, Some((path, message))) if !path.contains(' ') => {
-            Problem::invalid(vec![FieldError { path: path.to_owned(), code: "range", message: message.to_owned() }])
-        }
-        _ => refusal.into(),
-    }
+    let work = changed(&state.pool, &state.ports.publisher, "thread_change", move |connection| {
+        Box::pin(threads::patch(connection, profile_id, id, patch))
+    });
+    Ok(Json(work.await?))
 }
 
 /// A `limit` of the query in 1…`most`; 50 when absent.

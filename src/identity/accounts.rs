@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::passwords::Verdict;
-use super::profiles::ProfileRow;
+use super::profiles::own;
 use super::sessions::{Client, NewSession, end_surplus, insert_session};
 use super::{Identity, IdentityError, reading};
 use crate::protocol::types::{Profile, UserRole, UserStatus};
@@ -57,7 +57,7 @@ impl Identity {
             false => (UserRole::Applicant, UserStatus::Pending),
         };
         let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
-        let made = self
+        let (profile, made) = self
             .shielded(async move {
                 let mut transaction = pool.begin().await?;
                 let inserted = sqlx::query(
@@ -75,11 +75,12 @@ impl Identity {
                 }
                 insert_profile(&mut transaction, user_id, profile_id, &new.display_name, role, status).await?;
                 let made = insert_session(&mut transaction, &sealer, user_id, profile_id, "web", &client).await?;
+                let profile = own(&mut transaction, profile_id).await?;
                 transaction.commit().await?;
-                Ok(made)
+                Ok((profile, made))
             })
             .await?;
-        self.signed_in(profile_id, made.session_id, made.refresh_token).await
+        self.signed_in(profile, made.session_id, made.refresh_token)
     }
 
     /// Checks e-mail and password and makes a session. The work is the same whether the account exists or not.
@@ -121,7 +122,7 @@ impl Identity {
         };
         let profile_id = account.profile_id;
         let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
-        let made: NewSession = self
+        let (profile, made): (Profile, NewSession) = self
             .shielded(async move {
                 let mut transaction = pool.begin().await?;
                 let (user_id, profile_id) = (account.user_id, account.profile_id);
@@ -134,12 +135,13 @@ impl Identity {
                 .bind(rehashed)
                 .execute(&mut *transaction)
                 .await?;
+                let profile = own(&mut transaction, profile_id).await?;
                 transaction.commit().await?;
-                Ok(made)
+                Ok((profile, made))
             })
             .await?;
         self.tell_ended(profile_id, &made.ended);
-        self.signed_in(profile_id, made.session_id, made.refresh_token).await
+        self.signed_in(profile, made.session_id, made.refresh_token)
     }
 
     /// Whether this account was logged in to from the client's network before, its ended sessions included as long as
@@ -225,17 +227,17 @@ impl Identity {
         .await
     }
 
-    pub(super) async fn signed_in(
+    /// The answer to a session that was made; `profile` was read in the same transaction.
+    pub(super) fn signed_in(
         &self,
-        profile_id: Uuid,
+        profile: Profile,
         session_id: Uuid,
         refresh_token: String,
     ) -> Result<SignedIn, IdentityError> {
-        let row: Option<ProfileRow> = reading(self.profile_row(profile_id)).await?;
         Ok(SignedIn {
-            profile: row.ok_or(IdentityError::NotFound("no such profile"))?.whole(),
+            access_token: self.issue_access(profile.id, session_id, self.settings.access_ttl_ms)?,
+            profile,
             session_id,
-            access_token: self.issue_access(profile_id, session_id, self.settings.access_ttl_ms)?,
             access_expires_in_ms: self.settings.access_ttl_ms,
             refresh_token,
         })

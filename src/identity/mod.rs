@@ -17,6 +17,7 @@ pub mod revocation;
 pub mod seal;
 pub mod search;
 pub mod sessions;
+pub mod settings;
 mod sweep;
 pub mod tickets;
 pub mod tokens;

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use dashmap::DashMap;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -38,7 +37,7 @@ impl Person {
     /// # Errors
     /// `forbidden`.
     pub fn may(&self, action: Action) -> Result<(), Refusal> {
-        authorize(&self.subject(), action, Resource::Own, Utc::now())
+        authorize(&self.subject(), action, Resource::Own)
     }
 }
 
@@ -89,7 +88,6 @@ struct Row {
     display_name: String,
     role: UserRole,
     status: UserStatus,
-    suspended_until: Option<DateTime<Utc>>,
 }
 
 impl Identity {
@@ -117,7 +115,7 @@ impl Identity {
         let rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.session_id, row)).collect();
         let answer = |access: &Access| match rows.get(&access.session_id) {
             Some(row) if row.live && row.profile_id == access.profile_id => {
-                let standing = Standing { role: row.role, status: row.status, suspended_until: row.suspended_until };
+                let standing = Standing { role: row.role, status: row.status };
                 let person =
                     Arc::new(Person { profile_id: row.profile_id, display_name: row.display_name.clone(), standing });
                 self.people.put(access.session_id, Arc::clone(&person), read_at_ms);
@@ -136,7 +134,7 @@ fn ended() -> Refusal {
 async fn read(pool: &PgPool, session_ids: &[Uuid]) -> Result<Vec<Row>, sqlx::Error> {
     sqlx::query_as(
         "SELECT s.id AS session_id, s.profile_id, s.revoked_at IS NULL AND s.expires_at > now() AS live,
-                p.display_name, p.role, p.status, p.suspended_until
+                p.display_name, p.role, engine.standing(p.status, p.role, p.suspended_until) AS status
          FROM sessions s JOIN profiles p ON p.id = s.profile_id
          WHERE s.id = ANY($1)",
     )

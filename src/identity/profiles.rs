@@ -3,9 +3,10 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Identity, IdentityError, Subject, reading};
+use super::{Identity, IdentityError, reading};
 use crate::protocol::types::{Profile, UserRole, UserStatus};
 
 /// A change of one's own profile: the outer `None` leaves a field, the inner one clears it.
@@ -36,6 +37,9 @@ pub(super) struct ProfileRow {
     created_at: DateTime<Utc>,
     /// `privacy.profile` of the settings; `public` where there are none.
     privacy: String,
+    reader_id: Option<Uuid>,
+    reader_role: Option<UserRole>,
+    reader_status: Option<UserStatus>,
 }
 
 impl ProfileRow {
@@ -50,42 +54,52 @@ impl ProfileRow {
             cover_image: self.cover_image,
             ballroom_name: self.ballroom_name,
             role: self.role,
-            status: self.status,
+            status: Some(self.status),
             house_id: self.house_id,
             social_links: self.social_links.and_then(|text| RawValue::from_string(text).ok()),
             created_at: self.created_at.into(),
         }
     }
 
-    /// As `reader` may see it.
-    fn seen_by(self, reader: &Subject) -> Profile {
-        if is_open(reader, self.id, &self.privacy) { self.whole() } else { self.closed() }
-    }
-
     /// What somebody sees for whom the profile is closed: who it is, nothing about them.
     fn closed(self) -> Profile {
-        Profile { pronouns: None, bio: None, cover_image: None, house_id: None, social_links: None, ..self.whole() }
+        Profile {
+            pronouns: None,
+            bio: None,
+            cover_image: None,
+            house_id: None,
+            social_links: None,
+            status: None,
+            ..self.whole()
+        }
+    }
+
+    /// As far as the reader named in the query may see it.
+    fn seen(self) -> Profile {
+        let is_own = self.reader_id == Some(self.id);
+        let open = is_open(is_own, self.reader_role, self.reader_status, &self.privacy);
+        if open { self.whole() } else { self.closed() }
     }
 }
 
 impl Identity {
-    /// The profile `id` as `reader` may see it: `privacy.profile` is `public`, `members` (ACTIVE people) or narrower.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable`.
-    pub async fn profile(&self, reader: &Subject, id: Uuid) -> Result<Profile, IdentityError> {
-        let row = reading(self.profile_row(id)).await?.ok_or(IdentityError::NotFound("no such profile"))?;
-        Ok(row.seen_by(reader))
-    }
-
-    /// The profiles of these ids as `reader` may see them, in this order; those that do not exist are left out.
+    /// The profiles `ids` as `reader` may see them, in this order; unknown ids are left out. The one reader of profiles, for
+    /// requests and sockets.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn profiles_in_order(&self, reader: &Subject, ids: &[Uuid]) -> Result<Vec<Profile>, IdentityError> {
-        let statement = sqlx::query_as::<_, ProfileRow>(PROFILES).bind(ids);
-        let rows = reading(statement.fetch_all(&self.pool)).await?;
-        Ok(rows.into_iter().map(|row| row.seen_by(reader)).collect())
+    pub async fn profiles(&self, reader: Uuid, ids: &[Uuid]) -> Result<Vec<Profile>, IdentityError> {
+        let query = sqlx::query_as(PROFILES).bind(reader).bind(ids).fetch_all(&self.pool);
+        let rows: Vec<ProfileRow> = reading(query).await?;
+        Ok(rows.into_iter().map(ProfileRow::seen).collect())
+    }
+
+    /// [`Identity::profiles`] of one.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn profile(&self, reader: Uuid, id: Uuid) -> Result<Profile, IdentityError> {
+        self.profiles(reader, &[id]).await?.pop().ok_or(IdentityError::NotFound("no such profile"))
     }
 
     /// Changes one's own profile and returns it.
@@ -94,63 +108,76 @@ impl Identity {
     /// `NotFound`, `Unavailable`.
     pub async fn change_profile(&self, id: Uuid, change: ProfileChange) -> Result<Profile, IdentityError> {
         let pool = self.pool.clone();
-        self.shielded(async move {
-            sqlx::query(
-                "UPDATE profiles SET
-                     display_name = coalesce($2, display_name),
-                     pronouns = CASE WHEN $3 THEN $4 ELSE pronouns END,
-                     bio = CASE WHEN $5 THEN $6 ELSE bio END,
-                     ballroom_name = CASE WHEN $7 THEN $8 ELSE ballroom_name END,
-                     social_links = CASE WHEN $9 THEN $10::text::jsonb ELSE social_links END
-                 WHERE id = $1",
-            )
-            .bind(id)
-            .bind(change.display_name)
-            .bind(change.pronouns.is_some())
-            .bind(change.pronouns.flatten())
-            .bind(change.bio.is_some())
-            .bind(change.bio.flatten())
-            .bind(change.ballroom_name.is_some())
-            .bind(change.ballroom_name.flatten())
-            .bind(change.social_links.is_some())
-            .bind(change.social_links.flatten())
-            .execute(&pool)
+        let row: Option<ProfileRow> = self
+            .shielded(async move {
+                let query = sqlx::query_as(CHANGE_PROFILE)
+                    .bind(id)
+                    .bind(change.display_name)
+                    .bind(change.pronouns.is_some())
+                    .bind(change.pronouns.flatten())
+                    .bind(change.bio.is_some())
+                    .bind(change.bio.flatten())
+                    .bind(change.ballroom_name.is_some())
+                    .bind(change.ballroom_name.flatten())
+                    .bind(change.social_links.is_some())
+                    .bind(change.social_links.flatten())
+                    .fetch_optional(&pool);
+                Ok(query.await?)
+            })
             .await?;
-            Ok(())
-        })
-        .await?;
         self.people.forget_profile(id);
-        reading(self.profile_row(id)).await?.map(ProfileRow::whole).ok_or(IdentityError::NotFound("no such profile"))
-    }
-
-    pub(super) async fn profile_row(&self, id: Uuid) -> Result<Option<ProfileRow>, sqlx::Error> {
-        sqlx::query_as(PROFILE).bind(id).fetch_optional(&self.pool).await
+        row.map(ProfileRow::whole).ok_or(IdentityError::NotFound("no such profile"))
     }
 }
 
-/// Whether `reader` sees the whole of the profile `id` with this `privacy.profile`.
-pub(super) fn is_open(reader: &Subject, id: Uuid, privacy: &str) -> bool {
-    reader.profile_id == id
-        || reader.standing.role == UserRole::Admin
+/// Whether a reader of this role and standing sees the whole of a profile with this `privacy.profile`: `public`, `members`
+/// (ACTIVE people) or narrower; nobody follows anybody yet.
+pub(super) fn is_open(is_own: bool, role: Option<UserRole>, status: Option<UserStatus>, privacy: &str) -> bool {
+    is_own
+        || role == Some(UserRole::Admin)
         || match privacy {
             "public" => true,
-            "members" => reader.standing.status == UserStatus::Active,
+            "members" => status == Some(UserStatus::Active),
             _ => false,
         }
 }
 
-macro_rules! profile_rows {
+/// One's own profile inside a transaction.
+pub(super) async fn own(connection: &mut PgConnection, id: Uuid) -> Result<Profile, IdentityError> {
+    let row: Option<ProfileRow> = sqlx::query_as(PROFILES).bind(id).bind(vec![id]).fetch_optional(connection).await?;
+    row.map(ProfileRow::whole).ok_or(IdentityError::NotFound("no such profile"))
+}
+
+/// Columns of [`ProfileRow`] of a profile `p` for a reader, `$1`.
+macro_rules! select_profile {
     ($from:literal) => {
         concat!(
-            "SELECT p.id, p.display_name, p.pronouns, p.bio, p.avatar, p.cover_image, p.ballroom_name, p.role, p.status,
+            "SELECT p.id, p.display_name, p.pronouns, p.bio, p.avatar, p.cover_image, p.ballroom_name, p.role,
+                    engine.standing(p.status, p.role, p.suspended_until) AS status,
                     p.house_id, p.social_links::text AS social_links, p.created_at,
-                    coalesce(s.privacy ->> 'profile', 'public') AS privacy
-             FROM profiles p LEFT JOIN user_settings s ON s.user_id = p.id ",
-            $from
+                    coalesce(s.privacy ->> 'profile', 'public') AS privacy, r.id AS reader_id, r.role AS reader_role,
+                    engine.standing(r.status, r.role, r.suspended_until) AS reader_status
+             FROM ",
+            $from,
+            " p LEFT JOIN user_settings s ON s.user_id = p.id LEFT JOIN profiles r ON r.id = $1"
         )
     };
 }
 
-const PROFILE: &str = profile_rows!("WHERE p.id = $1");
-const PROFILES: &str =
-    profile_rows!("JOIN unnest($1::uuid[]) WITH ORDINALITY AS w (id, place) ON w.id = p.id ORDER BY w.place");
+const PROFILES: &str = concat!(
+    select_profile!("profiles"),
+    " JOIN unnest($2::uuid[]) WITH ORDINALITY AS w (id, place) ON w.id = p.id ORDER BY w.place"
+);
+
+/// The change and what it made, in one statement: nothing is read after the commit.
+const CHANGE_PROFILE: &str = concat!(
+    "WITH changed AS (
+         UPDATE profiles SET
+             display_name = coalesce($2, display_name),
+             pronouns = CASE WHEN $3 THEN $4 ELSE pronouns END,
+             bio = CASE WHEN $5 THEN $6 ELSE bio END,
+             ballroom_name = CASE WHEN $7 THEN $8 ELSE ballroom_name END,
+             social_links = CASE WHEN $9 THEN $10::text::jsonb ELSE social_links END
+         WHERE id = $1 RETURNING *) ",
+    select_profile!("changed")
+);

@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::accounts::SignedIn;
+use super::profiles::own;
 use super::sessions::{Client, tell_in_database};
 use super::{Identity, IdentityError};
 use crate::protocol::types::UserStatus;
@@ -57,18 +58,23 @@ impl Identity {
         let next = successor(&self.refresh_key, refresh_token);
         let next_hash = token_hash(&next);
         let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
-        let outcome = self
+        let (outcome, profile) = self
             .shielded(async move {
                 let mut transaction = pool.begin().await?;
                 let outcome =
                     rotate(&mut transaction, &hash, &next_hash, &|user_id| client.origin(&sealer, user_id)).await?;
+                let profile = match &outcome {
+                    Outcome::Rotated { profile_id, .. } => Some(own(&mut transaction, *profile_id).await?),
+                    Outcome::Reused { .. } => None,
+                };
                 transaction.commit().await?;
-                Ok(outcome)
+                Ok((outcome, profile))
             })
             .await?;
-        match outcome {
-            Outcome::Rotated { profile_id, session_id } => self.signed_in(profile_id, session_id, next).await,
-            Outcome::Reused { profile_id, ended } => {
+        match (outcome, profile) {
+            (Outcome::Rotated { session_id, .. }, Some(profile)) => self.signed_in(profile, session_id, next),
+            (Outcome::Rotated { .. }, None) => Err(IdentityError::NotFound("no such profile")),
+            (Outcome::Reused { profile_id, ended }, _) => {
                 tracing::warn!(%profile_id, sessions = ended.len(), "refresh token used twice: family ended");
                 self.tell_ended(profile_id, &ended);
                 Err(IdentityError::Unauthenticated("the refresh token was used before; its session has ended"))

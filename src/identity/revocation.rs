@@ -25,6 +25,8 @@ const POLL_EVERY_UNHEALTHY: Duration = Duration::from_millis(250);
 const PAGE_ROWS_MAX: i64 = 10_000;
 /// Clean-up of what has expired runs once in so many polls.
 const SWEEP_EVERY_POLLS: u32 = 60;
+/// Suspensions whose time is over are lifted once in so many polls.
+const LIFT_EVERY_POLLS: u32 = 5;
 /// A revocation is kept this long beyond the life of an access token, milliseconds.
 const KEEP_SLACK_MS: i64 = 60_000;
 
@@ -154,6 +156,9 @@ impl RevokedSet {
                 }
             };
             polls = polls.wrapping_add(1);
+            if polls.is_multiple_of(LIFT_EVERY_POLLS) {
+                super::sweep::lift_suspensions(&pool).await;
+            }
             if polls.is_multiple_of(SWEEP_EVERY_POLLS) {
                 self.forget_expired();
                 super::sweep::sweep(&pool, self.keep_ms).await;

@@ -37,7 +37,7 @@ impl Identity {
         let mut ids = Vec::new();
         for row in rows {
             let (id, privacy): (Uuid, String) = (row.try_get("id")?, row.try_get("privacy")?);
-            if is_open(reader, id, &privacy) {
+            if is_open(id == reader.profile_id, Some(reader.standing.role), Some(reader.standing.status), &privacy) {
                 ids.push(id);
             }
         }
@@ -50,7 +50,7 @@ impl Identity {
         };
         let more = ids.len() > from + limit;
         let page: Vec<Uuid> = ids.into_iter().skip(from).take(limit).collect();
-        Ok(Found { profiles: self.profiles_in_order(reader, &page).await?, more })
+        Ok(Found { profiles: self.profiles(reader.profile_id, &page).await?, more })
     }
 }
 
@@ -62,7 +62,7 @@ const CANDIDATE_ROWS: &str = r#"
         WHERE to_tsvector('simple', p.display_name || ' ' || coalesce(p.ballroom_name, '')) @@ (
                   SELECT string_agg('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || ''':*', ' & ')::tsquery
                   FROM unnest(to_tsvector('simple', $1)) w)
-          AND p.status IN ('ACTIVE', 'PENDING')
+          AND engine.standing(p.status, p.role, p.suspended_until) IN ('ACTIVE', 'PENDING')
           AND NOT $2 = ANY (coalesce(s.blocked_users, '{}'))
           AND NOT p.id = ANY (coalesce((SELECT o.blocked_users FROM user_settings o WHERE o.user_id = $2), '{}'))
         LIMIT $3) found

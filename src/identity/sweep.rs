@@ -19,6 +19,20 @@ const REFRESH_TOKENS: &str = "DELETE FROM refresh_tokens WHERE id IN
 const REVOCATIONS: &str = "DELETE FROM revocations WHERE id IN
     (SELECT id FROM revocations WHERE at < now() - make_interval(hours => $1::int) LIMIT $2)";
 
+/// The time of a suspension is over: what `engine.standing` says already is written down.
+const LIFT: &str = "UPDATE profiles SET status = engine.standing(status, role, suspended_until), suspended_until = NULL
+    WHERE id IN (SELECT id FROM profiles WHERE status = 'SUSPENDED' AND suspended_until <= now()
+                 ORDER BY suspended_until LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)";
+
+/// Writes down that suspensions are over. Failures are logged and wait for the next run.
+pub async fn lift_suspensions(pool: &PgPool) {
+    match reading(sqlx::query(LIFT).bind(SWEEP_ROWS_MAX).execute(pool)).await {
+        Ok(done) if done.rows_affected() > 0 => tracing::info!(people = done.rows_affected(), "suspensions are over"),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "suspensions that are over could not be lifted"),
+    }
+}
+
 /// Deletes what has expired; `revocations_keep_ms` is one life of an access token. Failures are logged and wait for
 /// the next run.
 pub async fn sweep(pool: &PgPool, revocations_keep_ms: i64) {

@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::db;
-use super::log::present;
+use super::db::Stop;
+use super::memberships::present_in;
 use super::render_log::{UserData, kind_of, thread_update, user_update};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::time::Timestamp;
@@ -39,42 +40,40 @@ struct Change {
     data: serde_json::Value,
 }
 
-/// Runs a change to its end and renders what it committed.
+/// Runs a change inside the caller's transaction and renders what it will have done, so that nothing is left to read after
+/// the commit.
 ///
 /// # Errors
-/// What the database function refused, in the words of `subject` (`invalid` names the field); `unavailable`.
+/// What the database function refused, in the words of `subject` (`invalid` names the field); those of the database.
 pub async fn run(
-    pool: &PgPool,
-    path: &'static str,
+    connection: &mut PgConnection,
     thread: Uuid,
     statement: db::Statement,
     subject: &'static str,
-) -> Result<Outcome, Refusal> {
-    let rows = db::change(pool, path, statement).await?;
+) -> Result<Outcome, Stop> {
+    let rows = statement.fetch_all(&mut *connection).await?;
     let mut changes = Vec::with_capacity(rows.len());
     for row in &rows {
-        let code: &str = row.try_get(0).map_err(|error| db::refusal(path, &error))?;
-        match code {
-            "ok" => changes.push(parse(row, thread).map_err(|error| db::refusal(path, &error))?),
+        match row.try_get(0)? {
+            "ok" => changes.push(parse(row, thread)?),
             "noop" => return Ok(Outcome::Noop),
-            "exists" => return existing(row).map_err(|error| db::refusal(path, &error)),
-            refused => return Err(refusal(refused, subject)),
+            "exists" => return Ok(existing(row)?),
+            refused => return Err(refusal(refused, subject, row.try_get(2)?).into()),
         }
     }
-    render(pool, path, changes).await.map(Outcome::Done)
+    Ok(Outcome::Done(render(connection, changes).await?))
 }
 
-async fn render(pool: &PgPool, path: &'static str, changes: Vec<Change>) -> Result<Vec<Update>, Refusal> {
+async fn render(connection: &mut PgConnection, changes: Vec<Change>) -> Result<Vec<Update>, sqlx::Error> {
     let data_of = |change: &Change| {
-        serde_json::from_value::<UserData>(change.data.clone())
-            .map_err(|error| db::refusal(path, &sqlx::Error::Decode(error.into())))
+        serde_json::from_value::<UserData>(change.data.clone()).map_err(|error| sqlx::Error::Decode(error.into()))
     };
     let mut pairs = Vec::new();
     for change in changes.iter().filter(|change| change.kind == UpdateKind::ThreadAdded) {
         pairs.push((change.stream.uuid(), data_of(change)?.thread_id));
     }
     // One call for all who were let in.
-    let found = present(pool, &pairs).await?;
+    let found = present_in(connection, &pairs).await?;
     let mut updates = Vec::with_capacity(changes.len());
     for change in changes {
         let update = match change.stream {
@@ -83,8 +82,7 @@ async fn render(pool: &PgPool, path: &'static str, changes: Vec<Change>) -> Resu
                 let membership = found.get(&(profile, data.thread_id));
                 user_update(profile, change.seq, change.kind, change.at, &data, membership)
             }
-            stream => thread_update(stream, change.seq, change.kind, change.at, change.data)
-                .map_err(|error| db::refusal(path, &error))?,
+            stream => thread_update(stream, change.seq, change.kind, change.at, change.data)?,
         };
         updates.push(update);
     }
@@ -110,13 +108,20 @@ fn existing(row: &PgRow) -> Result<Outcome, sqlx::Error> {
     Ok(Outcome::Exists(data.thread_id))
 }
 
-fn refusal(code: &str, subject: &'static str) -> Refusal {
+/// `profile`: whom it is about, where it is about one person.
+fn refusal(code: &str, subject: &'static str, profile: Option<Uuid>) -> Refusal {
+    let who = profile.map(|id| id.to_string()).unwrap_or_default();
     match code {
         "not_found" => Refusal::new(ErrorCode::NotFound, "no such thread or member"),
         "forbidden" => Refusal::new(ErrorCode::Forbidden, "this account may not do that here"),
         "thread_archived" => Refusal::new(ErrorCode::ThreadArchived, "the thread is archived"),
         "too_large" => Refusal::new(ErrorCode::TooLarge, format!("{subject}: the thread would have too many members")),
         "invalid" => Refusal::new(ErrorCode::Invalid, format!("{subject}: no such person")),
+        "blocked" => Refusal::new(ErrorCode::Blocked, format!("{who} does not take messages from this account")),
+        "many_threads" => Refusal::new(
+            ErrorCode::TooLarge,
+            format!("{subject}: {who} is in as many threads as a person may be in (HAUS_THREADS_PER_PROFILE)"),
+        ),
         "invalid_house" => Refusal::new(ErrorCode::Invalid, "houseId: no such house"),
         "conflict" => Refusal::new(ErrorCode::Conflict, "this house has its thread already"),
         other => {

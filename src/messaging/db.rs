@@ -34,6 +34,63 @@ pub async fn change(pool: &PgPool, path: &'static str, statement: Statement) -> 
     joined(tokio::spawn(async move { fetch(&pool, path, statement).await }).await)
 }
 
+/// Why a transaction ended without its commit.
+#[derive(Debug)]
+pub enum Stop {
+    /// It is the answer.
+    Refused(Refusal),
+    Failed(sqlx::Error),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A change and what its answer needs to know, in one transaction: what fails in between leaves nothing behind, and after
+/// the commit nothing is read that could fail. In a task of its own: it runs to its end though the asker has gone.
+///
+/// # Errors
+/// What `work` refused (nothing has happened); as [`fetch`]. Only an `unavailable` leaves open whether the commit went
+/// through.
+pub async fn in_transaction<T: Send + 'static>(
+    pool: &PgPool,
+    path: &'static str,
+    work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Stop>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let pool = pool.clone();
+    let task = tokio::spawn(async move {
+        with_connection(&pool, path, |connection| {
+            Box::pin(async move {
+                let mut transaction = connection.begin().await?;
+                match work(&mut transaction).await {
+                    Ok(value) => {
+                        transaction.commit().await?;
+                        Ok(Ok(value))
+                    }
+                    Err(Stop::Refused(refusal)) => {
+                        transaction.rollback().await?;
+                        Ok(Err(refusal))
+                    }
+                    Err(Stop::Failed(error)) => {
+                        let _ = transaction.rollback().await;
+                        Err(error)
+                    }
+                }
+            })
+        })
+        .await?
+    });
+    joined(task.await)
+}
+
 /// Several reads in one snapshot. In a task of its own, because a transaction must not be dropped half begun.
 ///
 /// # Errors

@@ -2,13 +2,15 @@
 //!
 //! A thread is in one batch at a time. One that is read by many sockets is *held* after its commit until most of these have
 //! got it, and then gathers for a moment: sends that answer to the same delivery go into one batch, and each socket gets
-//! them with one write. What a hold is and who asks for it: `batcher`.
+//! them with one write. What a hold is and who asks for it: `batcher`. Nobody holds more than a part of the queue, and threads
+//! go in turns of people: `fair`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::fair::{Shares, Turns};
 use super::send::SendRequest;
 
 /// Sends waiting in one node; more are refused `unavailable`.
@@ -21,6 +23,8 @@ pub const BATCH_SENDS: usize = 128;
 pub const FULL_BATCH: usize = 64;
 /// Most bytes of content in one database call.
 pub const BATCH_BYTES: usize = 1 << 20;
+/// Sends of one person that a batch takes out of one thread while other people's threads wait.
+pub const TURN_SENDS: usize = 32;
 /// From so many sends on, a batch may go beside another: a call costs as much as a dozen of its rows.
 pub const LARGE_BATCH: usize = 24;
 /// A second call starts beside one that has taken so long, however small.
@@ -65,39 +69,36 @@ struct Lineup<R> {
 /// All line-ups of a node.
 pub struct Lineups<R> {
     threads: HashMap<Uuid, Lineup<R>>,
-    ready: VecDeque<Uuid>,
+    ready: Turns,
     /// Sends that wait in threads of `ready`.
     ready_sends: usize,
     gathering: HashSet<Uuid>,
     /// When each call under way began.
     calls: Vec<Instant>,
-    sends: usize,
-    bytes: usize,
+    shares: Shares,
 }
 
 impl<R> Default for Lineups<R> {
     fn default() -> Self {
         Self {
             threads: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             ready_sends: 0,
             gathering: HashSet::new(),
             calls: Vec::new(),
-            sends: 0,
-            bytes: 0,
+            shares: Shares::new(QUEUE_SENDS, QUEUE_BYTES),
         }
     }
 }
 
 impl<R> Lineups<R> {
-    /// Takes a send in; true when a batch may be taken now. When the queue is full, gives back whom to tell.
+    /// Takes a send in; true when a batch may be taken now. Where the person holds its part of the queue, gives back whom to
+    /// tell.
     pub fn push(&mut self, item: Item<R>) -> Result<bool, R> {
-        let size = bytes_of(&item.request);
-        if self.sends >= QUEUE_SENDS || self.bytes + size > QUEUE_BYTES {
+        let person = item.request.actor_id;
+        if !self.shares.enter(person, bytes_of(&item.request)) {
             return Err(item.reply);
         }
-        self.sends += 1;
-        self.bytes += size;
         let (thread, now) = (item.request.thread_id, item.arrived);
         let new = || Lineup { waiting: VecDeque::new(), state: State::Ready, last: 0, expected: 0 };
         let lineup = self.threads.entry(thread).or_insert_with(new);
@@ -105,7 +106,7 @@ impl<R> Lineups<R> {
         match lineup.state {
             State::Ready => {
                 if lineup.waiting.len() == 1 {
-                    self.ready.push_back(thread);
+                    self.ready.push(person, thread);
                 }
                 self.ready_sends += 1;
             }
@@ -135,21 +136,26 @@ impl<R> Lineups<R> {
         let mut bytes = 0;
         let mut nonces = HashSet::new();
         while batch.len() < FULL_BATCH && bytes < BATCH_BYTES {
-            let Some(thread_id) = self.ready.pop_front() else { break };
+            let Some(thread_id) = self.ready.pop() else { break };
             let Some(lineup) = self.threads.get_mut(&thread_id) else { continue };
             self.ready_sends -= lineup.waiting.len();
             lineup.state = State::InFlight;
             lineup.last = 0;
+            let mut of_first = 0;
+            let first = lineup.waiting.front().map(|item| item.request.actor_id);
             while batch.len() < BATCH_SENDS && bytes < BATCH_BYTES {
                 let Some(next) = lineup.waiting.front() else { break };
                 // The same nonce twice in one call would meet the unique index; the second waits for the next batch.
                 if !nonces.insert((thread_id, next.request.actor_id, next.request.nonce)) {
                     break;
                 }
+                of_first += usize::from(Some(next.request.actor_id) == first);
+                if of_first > TURN_SENDS && !self.ready.is_empty() {
+                    break;
+                }
                 let Some(item) = lineup.waiting.pop_front() else { break };
                 let size = bytes_of(&item.request);
-                self.sends -= 1;
-                self.bytes -= size;
+                self.shares.leave(item.request.actor_id, size);
                 bytes += size;
                 lineup.last += 1;
                 batch.push(item);
@@ -183,13 +189,13 @@ impl<R> Lineups<R> {
     fn make_ready(&mut self, thread: Uuid) {
         self.gathering.remove(&thread);
         let Some(lineup) = self.threads.get_mut(&thread) else { return };
-        if lineup.waiting.is_empty() {
+        let Some(first) = lineup.waiting.front() else {
             self.threads.remove(&thread);
             return;
-        }
+        };
         lineup.state = State::Ready;
         self.ready_sends += lineup.waiting.len();
-        self.ready.push_back(thread);
+        self.ready.push(first.request.actor_id, thread);
     }
 
     fn gathers_until(&self, thread: &Uuid) -> Option<Instant> {
@@ -207,14 +213,13 @@ impl<R> Lineups<R> {
     /// Takes out what arrived before `limit`.
     pub fn expire(&mut self, limit: Instant) -> Vec<Item<R>> {
         let mut late = Vec::new();
-        if self.sends == 0 {
+        if self.shares.sends() == 0 {
             return late;
         }
         for lineup in self.threads.values_mut() {
             while lineup.waiting.front().is_some_and(|item| item.arrived < limit) {
                 let Some(item) = lineup.waiting.pop_front() else { break };
-                self.sends -= 1;
-                self.bytes -= bytes_of(&item.request);
+                self.shares.leave(item.request.actor_id, bytes_of(&item.request));
                 if lineup.state == State::Ready {
                     self.ready_sends -= 1;
                 }
@@ -231,7 +236,7 @@ impl<R> Lineups<R> {
 
     /// Sends that wait.
     pub fn len(&self) -> usize {
-        self.sends
+        self.shares.sends()
     }
 }
 
@@ -241,7 +246,9 @@ fn bytes_of(request: &SendRequest) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCH_SENDS, CALL_PATIENCE, FULL_BATCH, GATHER_MAX, Item, LARGE_BATCH, Lineups};
+    use super::{
+        BATCH_SENDS, CALL_PATIENCE, FULL_BATCH, GATHER_MAX, Item, LARGE_BATCH, Lineups, QUEUE_SENDS, TURN_SENDS,
+    };
     use crate::messaging::send::SendRequest;
     use crate::protocol::types::SendBody;
     use std::time::{Duration, Instant};
@@ -249,16 +256,15 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn item(thread: u128, nonce: u128, arrived: Instant) -> Item<u128> {
+    fn item(actor: u128, thread: u128, nonce: u128, arrived: Instant) -> Item<u128> {
         let id = Uuid::from_u128;
         let body = SendBody { content: Some("x".into()), nonce: Some(id(nonce)), ..SendBody::default() };
-        let request =
-            SendRequest { thread_id: id(thread), actor_id: id(1), nonce: id(nonce), body, mac: [0; 16], refuse: None };
+        let request = SendRequest { thread_id: id(thread), actor_id: id(actor), nonce: id(nonce), body, mac: [0; 16] };
         Item { request, reply: nonce, arrived }
     }
 
     fn push(lineups: &mut Lineups<u128>, thread: u128, nonce: u128, at: Instant) -> bool {
-        lineups.push(item(thread, nonce, at)).unwrap_or_else(|_| panic!("full"))
+        lineups.push(item(1, thread, nonce, at)).unwrap_or_else(|_| panic!("full"))
     }
 
     fn replies(batch: &[Item<u128>]) -> Vec<u128> {
@@ -318,6 +324,19 @@ mod tests {
         assert_eq!(lineups.take(now).len(), BATCH_SENDS);
         assert_eq!(lineups.take(now).len(), FULL_BATCH);
         assert_eq!(lineups.len(), 2);
+    }
+
+    #[test]
+    fn who_floods_many_threads_or_one_waits_for_own_sends_alone() {
+        let (mut lineups, now) = (Lineups::default(), Instant::now());
+        let mut put = |actor, thread, nonce| lineups.push(item(actor, thread, nonce, now)).is_ok();
+        let mut flood = (0..).take_while(|n| put(1, n % 300, *n)).count();
+        flood += (1_000_000..).take_while(|n| put(2, 1_000, *n)).count();
+        assert!(flood < QUEUE_SENDS / 2, "two hold {flood}");
+        assert!(put(3, 2_000, 3) && put(4, 2_001, 4));
+        let first = replies(&lineups.take(now));
+        assert!(first.contains(&3) && first.contains(&4), "{first:?}");
+        assert_eq!(first.iter().filter(|reply| **reply >= 1_000_000).count(), TURN_SENDS);
     }
 
     #[test]

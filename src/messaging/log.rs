@@ -1,7 +1,7 @@
 //! Reading the log: pages of streams as ready updates, heads, and the snapshot poll that misses no late committer and
 //! reads nothing twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -11,8 +11,9 @@ use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use super::db;
+use super::memberships::present;
 use super::render_log::{UserData, kind_of, log_row, user_update};
-use super::rows::{Membership, memberships};
+
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::frame;
 use crate::protocol::time::Timestamp;
@@ -130,18 +131,6 @@ pub async fn user_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Res
         pages.add(ord, user_update(profile, seq, kind, Timestamp(at), &data, membership));
     }
     Ok(pages.0)
-}
-
-/// Memberships by pair; no call where there is nothing to ask.
-pub(super) async fn present(
-    pool: &PgPool,
-    pairs: &[(Uuid, Uuid)],
-) -> Result<HashMap<(Uuid, Uuid), Membership>, Refusal> {
-    if pairs.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let found = memberships(pool, pairs).await?;
-    Ok(found.into_iter().map(|membership| ((membership.profile_id, membership.thread.row.id), membership)).collect())
 }
 
 /// One page an ask, filled by the number of the ask.

@@ -4,13 +4,13 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::Committed;
 use super::changes::{Outcome, run, select_changes};
-use super::db;
-use super::threads::{MEMBERS_PER_CALL, get, named};
+use super::db::{self, Stop};
+use super::threads::{MEMBERS_PER_CALL, get_in, named};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{ThreadMember, ThreadRole, ThreadRow};
 use crate::text;
@@ -43,59 +43,67 @@ pub struct MembersAdded {
     pub thread: ThreadRow,
 }
 
-/// Lets people into a GROUP or ANNOUNCE thread (its ADMINs). Each gets `thread.added` in the user stream.
+/// Lets people into a GROUP or ANNOUNCE thread (its ADMINs). Each gets `thread.added` in the user stream. Runs inside the
+/// caller's transaction.
 ///
 /// # Errors
-/// `invalid` names the field; `too_large` above [`MOST_MEMBERS`]; `not_found`, `forbidden`, `thread_archived`,
-/// `unavailable`.
+/// `invalid` names the field; `too_large` above [`MOST_MEMBERS`], and where somebody would be in more than
+/// `most_threads`; `blocked` where somebody's `privacy.messages` says no; `not_found`, `forbidden`, `thread_archived`.
 pub async fn add(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     actor: Uuid,
     thread: Uuid,
     profiles: Vec<Uuid>,
-) -> Result<Committed<MembersAdded>, Refusal> {
+    most_threads: i32,
+) -> Result<Committed<MembersAdded>, Stop> {
     if profiles.is_empty() || profiles.len() > MEMBERS_PER_CALL {
-        return Err(Refusal::new(
-            ErrorCode::Invalid,
-            format!("profileIds: 1 to {MEMBERS_PER_CALL} people in one call"),
-        ));
+        let text = format!("profileIds: 1 to {MEMBERS_PER_CALL} people in one call");
+        return Err(Refusal::new(ErrorCode::Invalid, text).into());
     }
-    let statement = sqlx::query(select_changes!("add_members($1, $2, $3, $4)"))
+    let statement = sqlx::query(select_changes!("add_members($1, $2, $3, $4, $5)"))
         .bind(thread)
         .bind(actor)
         .bind(profiles)
-        .bind(MOST_MEMBERS);
-    let updates = done(run(pool, "members_add", thread, statement, "profileIds").await?);
+        .bind(MOST_MEMBERS)
+        .bind(most_threads);
+    let updates = done(run(connection, thread, statement, "profileIds").await?);
     let added = updates
         .iter()
         .filter(|update| update.kind == UpdateKind::ThreadAdded)
         .map(|update| update.stream.uuid())
         .collect();
-    let thread = get(pool, actor, thread).await?.row;
+    let thread = get_in(connection, actor, thread).await?.row;
     Ok(Committed { value: MembersAdded { added, thread }, updates })
 }
 
-/// Ends a stay: oneself leaves, an ADMIN removes another. Where the last ADMIN goes, another member becomes one first.
+/// Ends a stay: oneself leaves, an ADMIN removes another. Where the last ADMIN goes, an ACTIVE member becomes one
+/// first. Runs inside the caller's transaction.
 ///
 /// # Errors
-/// `not_found`, `forbidden` (DIRECT and HOUSE threads, others' stays), `unavailable`.
-pub async fn remove(pool: &PgPool, actor: Uuid, thread: Uuid, profile: Uuid) -> Result<Committed<()>, Refusal> {
+/// `not_found`, `forbidden` (DIRECT and HOUSE threads, others' stays).
+pub async fn remove(
+    connection: &mut PgConnection,
+    actor: Uuid,
+    thread: Uuid,
+    profile: Uuid,
+) -> Result<Committed<()>, Stop> {
     let statement = sqlx::query(select_changes!("remove_member($1, $2, $3)")).bind(thread).bind(actor).bind(profile);
-    let updates = done(run(pool, "member_remove", thread, statement, "profileId").await?);
+    let updates = done(run(connection, thread, statement, "profileId").await?);
     Ok(Committed { value: (), updates })
 }
 
-/// Changes the role (ADMINs, not their own) or the nickname (oneself or ADMINs) of a member.
+/// Changes the role (ADMINs, not their own) or the nickname (oneself or ADMINs) of a member. Runs
+/// inside the caller's transaction.
 ///
 /// # Errors
-/// `invalid` names the field; `not_found`, `forbidden`, `unavailable`.
+/// `invalid` names the field; `not_found`, `forbidden`.
 pub async fn change(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     actor: Uuid,
     thread: Uuid,
     profile: Uuid,
     patch: MemberPatch,
-) -> Result<Committed<ThreadMember>, Refusal> {
+) -> Result<Committed<ThreadMember>, Stop> {
     let nickname = match patch.nickname {
         None => None,
         Some(None) => Some(String::new()),
@@ -107,20 +115,26 @@ pub async fn change(
         .bind(profile)
         .bind(patch.role.map(ThreadRole::as_str))
         .bind(nickname);
-    let updates = done(run(pool, "member_change", thread, statement, "profileId").await?);
-    let value = one(pool, actor, thread, profile).await?;
+    let updates = done(run(connection, thread, statement, "profileId").await?);
+    let value = one(connection, actor, thread, profile).await?;
     Ok(Committed { value, updates })
 }
 
 /// One member, for another one of the same thread.
 ///
 /// # Errors
-/// `not_found`, `unavailable`.
-pub async fn one(pool: &PgPool, actor: Uuid, thread: Uuid, profile: Uuid) -> Result<ThreadMember, Refusal> {
+/// `not_found`.
+pub async fn one(
+    connection: &mut PgConnection,
+    actor: Uuid,
+    thread: Uuid,
+    profile: Uuid,
+) -> Result<ThreadMember, Stop> {
     let statement = sqlx::query(MEMBERS).bind(actor).bind(thread).bind(Some(profile)).bind(1_i32);
-    let rows = db::fetch(pool, "member", statement).await?;
-    let Some(row) = rows.first() else { return Err(Refusal::new(ErrorCode::NotFound, "no such thread or member")) };
-    member(row).map_err(|error| db::refusal("member", &error))
+    match statement.fetch_optional(connection).await? {
+        Some(row) => Ok(member(&row)?),
+        None => Err(Refusal::new(ErrorCode::NotFound, "no such thread or member").into()),
+    }
 }
 
 pub(super) fn member(row: &PgRow) -> Result<ThreadMember, sqlx::Error> {

@@ -4,11 +4,13 @@
 pub mod batcher;
 mod changes;
 pub mod db;
+mod fair;
 pub mod history;
 mod lineup;
 pub mod log;
+pub mod lookups;
 pub mod members;
-pub mod profiles;
+pub mod memberships;
 pub mod read_marks;
 pub mod render;
 mod render_log;
@@ -39,4 +41,11 @@ pub trait Sender: Send + Sync + 'static {
 pub struct Committed<T> {
     pub value: T,
     pub updates: Vec<Update>,
+}
+
+impl<T> Committed<T> {
+    /// The same change with another answer.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Committed<U> {
+        Committed { value: change(self.value), updates: self.updates }
+    }
 }

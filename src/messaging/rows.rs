@@ -89,26 +89,6 @@ pub async fn people(pool: &PgPool, profiles: &[Uuid]) -> Result<Vec<Person>, Ref
     rows.iter().map(person).collect::<Result<_, _>>().map_err(|error| db::refusal("people", &error))
 }
 
-/// One thread as an active member sees it; `None` for everybody else.
-///
-/// # Errors
-/// `unavailable`.
-pub async fn thread_row(pool: &PgPool, profile: Uuid, thread: Uuid) -> Result<Option<MemberThread>, Refusal> {
-    let found = memberships(pool, &[(profile, thread)]).await?;
-    Ok(found.into_iter().find(|membership| !membership.has_left).map(|membership| membership.thread))
-}
-
-/// Memberships of pairs (profile, thread), ended ones included; pairs that never were one are left out.
-///
-/// # Errors
-/// `unavailable`.
-pub async fn memberships(pool: &PgPool, pairs: &[(Uuid, Uuid)]) -> Result<Vec<Membership>, Refusal> {
-    let (profiles, threads): (Vec<Uuid>, Vec<Uuid>) = pairs.iter().copied().unzip();
-    let statement = sqlx::query(select_from!("member_rows($1, $2)")).bind(profiles).bind(threads);
-    let rows = db::fetch(pool, "memberships", statement).await?;
-    rows.iter().map(membership).collect::<Result<_, _>>().map_err(|error| db::refusal("memberships", &error))
-}
-
 /// A page of one person's threads, newest first. `limit` is cut to 1…[`LIST_ROWS`].
 ///
 /// # Errors

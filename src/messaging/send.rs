@@ -28,8 +28,6 @@ pub struct SendRequest {
     pub body: SendBody,
     /// Keyed digest of the body; a repeated nonce must come with the same.
     pub mac: [u8; 16],
-    /// Answer this unless the nonce is a committed one: the node's own limits (`rate_limited`).
-    pub refuse: Option<(ErrorCode, u32)>,
 }
 
 /// Makes requests out of bodies; holds the key of body digests.
@@ -66,7 +64,7 @@ impl SendChecker {
             return invalid("mentions: at most 50");
         }
         let mac = self.digest(&body);
-        Ok(SendRequest { thread_id, actor_id, nonce, body, mac, refuse: None })
+        Ok(SendRequest { thread_id, actor_id, nonce, body, mac })
     }
 
     /// HMAC-SHA-256 over the length-prefixed fields, cut to 128 bits.
@@ -129,7 +127,7 @@ async fn call(
     let mentions: Vec<Option<String>> = batch.iter().map(|row| mention_literal(&row.body.mentions)).collect();
     let rows = sqlx::query(
         "SELECT ord, code, seq, no, message_id, sent_at, wait_ms \
-         FROM engine.append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, NULL, $12)",
+         FROM engine.append_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, $11)",
     )
     .bind(column(|row| row.thread_id))
     .bind(column(|row| row.actor_id))
@@ -141,7 +139,6 @@ async fn call(
     .bind(batch.iter().map(|row| row.body.reply_to_id).collect::<Vec<_>>())
     .bind(mentions)
     .bind(batch.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-    .bind(text(|row| row.refuse.map(|(code, _)| code.as_str())))
     .bind(nonces_are_new)
     .fetch_all(connection)
     .await?;
@@ -167,7 +164,7 @@ async fn call(
                 }
                 Ok(ok)
             }
-            refused => Err(refusal(refused, request, row.try_get(6)?)),
+            refused => Err(refusal(refused, row.try_get(6)?)),
         };
     }
     Ok((outcomes, updates))
@@ -200,18 +197,29 @@ fn created(request: &SendRequest, ok: &SendOk) -> Update {
     Update { stream, seq, kind, touch: Touch::None, frame }
 }
 
-fn refusal(code: &str, request: &SendRequest, wait_ms: Option<i32>) -> Refusal {
+/// Above the rate, and not a repeat as far as one looked.
+pub fn rate_limited(wait_ms: u32) -> Refusal {
+    Refusal::new(ErrorCode::RateLimited, "too many messages; slow down").retry_after(wait_ms.max(1))
+}
+
+pub(super) fn conflict() -> Refusal {
+    Refusal::new(ErrorCode::NonceConflict, "this nonce was used for another message")
+}
+
+pub(super) fn no_thread() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "no such thread")
+}
+
+fn refusal(code: &str, wait_ms: Option<i32>) -> Refusal {
     let make = |code, text: &str| Refusal::new(code, text);
     match code {
-        "nonce_conflict" => make(ErrorCode::NonceConflict, "this nonce was used for another message"),
-        "not_found" => make(ErrorCode::NotFound, "no such thread"),
+        "nonce_conflict" => conflict(),
+        "not_found" => no_thread(),
         "forbidden" => make(ErrorCode::Forbidden, "this account may not write"),
         "thread_archived" => make(ErrorCode::ThreadArchived, "the thread is archived"),
         "read_only" => make(ErrorCode::ReadOnly, "only moderators write here"),
         "slow_mode" => make(ErrorCode::SlowMode, "slow mode: wait before the next message")
             .retry_after(wait_ms.unwrap_or(1000).max(1) as u32),
-        "rate_limited" => make(ErrorCode::RateLimited, "too many messages; slow down")
-            .retry_after(request.refuse.map_or(1000, |(_, wait_ms)| wait_ms)),
         "invalid_reply" => make(ErrorCode::Invalid, "replyToId: no such message in this thread"),
         "invalid_mention" => make(ErrorCode::Invalid, "mentions: only active members of the thread"),
         _ => make(ErrorCode::Internal, "the send was refused"),

@@ -1,12 +1,14 @@
 //! Threads: make, look at, change. Members are in `members`, messages in `send` and `history`.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::Committed;
 use super::changes::{Outcome, run, select_changes};
-use super::rows::{MemberThread, thread_row};
+use super::db::Stop;
+use super::memberships::{thread_row, thread_row_in};
+use super::rows::MemberThread;
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{ThreadRow, ThreadType};
 use crate::text;
@@ -73,12 +75,18 @@ pub struct CreatedThread {
 }
 
 /// Makes a thread; the creator becomes its ADMIN (in a DIRECT thread nobody is). Two people have one DIRECT thread for
-/// ever, however many ask at once.
+/// ever, however many ask at once. Nobody comes to be in more than `most_threads`. Runs inside the caller's transaction.
 ///
 /// # Errors
-/// `invalid` names the field; `forbidden` where status or role do not allow this type; `conflict` for a second HOUSE
-/// thread of a house; `unavailable`.
-pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Committed<CreatedThread>, Refusal> {
+/// `invalid` names the field; `forbidden` where status or role do not allow this type; `blocked` where somebody's
+/// `privacy.messages` does not; `too_large` where somebody is in too many threads; `conflict` for a second HOUSE thread
+/// of a house.
+pub async fn create(
+    connection: &mut PgConnection,
+    actor: Uuid,
+    new: NewThread,
+    most_threads: i32,
+) -> Result<Committed<CreatedThread>, Stop> {
     let members = checked_members(actor, &new)?;
     let name = match new.kind {
         ThreadType::Direct => None,
@@ -86,8 +94,10 @@ pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Commit
     };
     let description = new.description.as_deref().map(checked_description).transpose()?;
     match (new.kind, new.house_id) {
-        (ThreadType::House, None) => return invalid("houseId: a HOUSE thread belongs to a house"),
-        (ThreadType::Direct | ThreadType::Group, Some(_)) => return invalid("houseId: only for HOUSE and ANNOUNCE"),
+        (ThreadType::House, None) => return Ok(invalid("houseId: a HOUSE thread belongs to a house")?),
+        (ThreadType::Direct | ThreadType::Group, Some(_)) => {
+            return Ok(invalid("houseId: only for HOUSE and ANNOUNCE")?);
+        }
         _ => {}
     }
     let direct_key = match (new.kind, members.iter().find(|member| **member != actor)) {
@@ -95,7 +105,7 @@ pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Commit
         _ => None,
     };
     let id = Uuid::now_v7();
-    let statement = sqlx::query(select_changes!("create_thread($1, $2, $3, $4, $5, $6, $7, $8)"))
+    let statement = sqlx::query(select_changes!("create_thread($1, $2, $3, $4, $5, $6, $7, $8, $9)"))
         .bind(id)
         .bind(new.kind.as_str())
         .bind(name)
@@ -103,17 +113,18 @@ pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Commit
         .bind(new.house_id)
         .bind(actor)
         .bind(members)
-        .bind(direct_key);
-    match run(pool, "thread_create", id, statement, "memberIds").await? {
+        .bind(direct_key)
+        .bind(most_threads);
+    match run(connection, id, statement, "memberIds").await? {
         Outcome::Done(updates) => {
-            let thread = get(pool, actor, id).await?.row;
+            let thread = get_in(connection, actor, id).await?.row;
             Ok(Committed { value: CreatedThread { thread, is_new: true }, updates })
         }
         Outcome::Exists(found) => {
-            let thread = get(pool, actor, found).await?.row;
+            let thread = get_in(connection, actor, found).await?.row;
             Ok(Committed { value: CreatedThread { thread, is_new: false }, updates: Vec::new() })
         }
-        Outcome::Noop => Err(Refusal::new(ErrorCode::Internal, "nothing was made")),
+        Outcome::Noop => Err(Refusal::new(ErrorCode::Internal, "nothing was made").into()),
     }
 }
 
@@ -122,19 +133,29 @@ pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Commit
 /// # Errors
 /// `not_found` for everybody else; `unavailable`.
 pub async fn get(pool: &PgPool, actor: Uuid, thread: Uuid) -> Result<MemberThread, Refusal> {
-    thread_row(pool, actor, thread).await?.ok_or_else(|| Refusal::new(ErrorCode::NotFound, "no such thread"))
+    thread_row(pool, actor, thread).await?.ok_or_else(unknown)
+}
+
+/// [`get`] inside a transaction.
+pub(super) async fn get_in(connection: &mut PgConnection, actor: Uuid, thread: Uuid) -> Result<MemberThread, Stop> {
+    Ok(thread_row_in(connection, actor, thread).await?.ok_or_else(unknown)?)
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "no such thread")
 }
 
 /// Changes a thread (its ADMINs; never a DIRECT one). A patch that changes nothing makes no update.
+/// Runs inside the caller's transaction.
 ///
 /// # Errors
-/// `invalid` names the field; `not_found`, `forbidden`, `unavailable`.
+/// `invalid` names the field; `not_found`, `forbidden`.
 pub async fn patch(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     actor: Uuid,
     thread: Uuid,
     mut patch: ThreadPatch,
-) -> Result<Committed<ThreadRow>, Refusal> {
+) -> Result<Committed<ThreadRow>, Stop> {
     if let Some(name) = &patch.name {
         patch.name = Some(checked_name(name)?);
     }
@@ -145,17 +166,17 @@ pub async fn patch(
         patch.avatar = Some(Some(text::link(url, AVATAR_BYTES).map_err(|fault| fault.of("avatar"))?));
     }
     if patch.slow_mode_s.is_some_and(|seconds| !(0..=SLOW_MODE_S).contains(&seconds)) {
-        return invalid("slowModeS: 0 to 21600");
+        return Ok(invalid("slowModeS: 0 to 21600")?);
     }
     let statement = sqlx::query(select_changes!("change_thread($1, $2, $3)"))
         .bind(thread)
         .bind(actor)
         .bind(sqlx::types::Json(patch));
-    let updates = match run(pool, "thread_change", thread, statement, "thread").await? {
+    let updates = match run(connection, thread, statement, "thread").await? {
         Outcome::Done(updates) => updates,
         Outcome::Noop | Outcome::Exists(_) => Vec::new(),
     };
-    Ok(Committed { value: get(pool, actor, thread).await?.row, updates })
+    Ok(Committed { value: get_in(connection, actor, thread).await?.row, updates })
 }
 
 /// The creator and the others, each once.

@@ -176,7 +176,8 @@ pub struct Profile {
     pub cover_image: Option<String>,
     pub ballroom_name: Option<String>,
     pub role: UserRole,
-    pub status: UserStatus,
+    /// Left out where `privacy.profile` closes the profile to the reader
+    pub status: Option<UserStatus>,
     pub house_id: Option<Uuid>,
     #[schema(value_type = Option<Object>)]
     pub social_links: Option<Box<RawValue>>,

@@ -262,9 +262,10 @@ impl Worker {
             return self.queue_read(slot, session, Read::new(id, What::Command(name), d, thread));
         }
         let d = d.to_owned();
+        let address = session.guard.address();
         let (to, actor_id, shared) = (self.addr(slot, session), session.profile_id, self.shared.clone());
         self.shared.runtime.spawn(async move {
-            let frame = match shared.backend.command(actor_id, name, &d).await {
+            let frame = match shared.backend.command(actor_id, address, name, &d).await {
                 Ok(value) => reply::ok(id, &value),
                 Err(refusal) => reply::err(id, name.wire_name(), &refusal),
             };

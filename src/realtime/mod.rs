@@ -30,6 +30,7 @@ pub mod worker;
 pub mod ws;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -113,6 +114,7 @@ pub trait Backend: Send + Sync + 'static {
     fn command<'a>(
         &'a self,
         actor_id: Uuid,
+        address: IpAddr,
         name: CommandName,
         d: &'a str,
     ) -> Later<'a, Result<Box<RawValue>, Refusal>>;

@@ -84,9 +84,10 @@ impl Worker {
     }
 
     fn look(&self, slot: u32, session: &Session, name: CommandName, read: Read) {
+        let address = session.guard.address();
         let (to, actor_id, shared) = (self.addr(slot, session), session.profile_id, self.shared.clone());
         self.shared.runtime.spawn(async move {
-            let frame = match shared.backend.command(actor_id, name, &read.d).await {
+            let frame = match shared.backend.command(actor_id, address, name, &read.d).await {
                 Ok(value) => reply::ok(read.id, &value),
                 Err(refusal) => reply::err(read.id, name.wire_name(), &refusal),
             };

@@ -114,7 +114,7 @@ pub struct Session {
     /// The answer to `auth` that is being made.
     pub auth_task: Option<tokio::task::AbortHandle>,
     /// Counts this socket for its address as long as it lives.
-    pub _guard: AddressGuard,
+    pub guard: AddressGuard,
 }
 
 /// Commands of one session on one thread take effect in the order received.
@@ -228,7 +228,7 @@ impl Session {
             open: None,
             credential: credential.map(Box::new),
             auth_task: None,
-            _guard: guard,
+            guard,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The rest of the product as the engine sees it: its traits, implemented over `identity` and `messaging`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,12 +14,13 @@ use uuid::Uuid;
 use super::welcome::Welcomes;
 use crate::courier::Courier;
 use crate::identity::{self, Identity};
-use crate::limits::RateLimiter;
+use crate::limits::{RateLimiter, Work, WorkRates};
 use crate::messaging::batcher::{Batcher, CommitSink, Hold};
 use crate::messaging::history::{self, Range};
 use crate::messaging::log::PollState;
-use crate::messaging::send::{Outcome, SendChecker, SendRequest};
-use crate::messaging::{Committed, Publisher, Sender, log, profiles, read_marks, rows};
+use crate::messaging::lookups::Lookups;
+use crate::messaging::send::{self, Outcome, SendChecker, SendRequest};
+use crate::messaging::{Committed, Publisher, Sender, log, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::size::{PAGE_BYTES, fitting};
 use crate::protocol::types::{SendBody, ThreadRow};
@@ -29,6 +31,9 @@ use crate::realtime::{
     Access, Backend, CommandName, Credential, Later, LogReader, Polled, PolledTo, SocketReply, Welcome,
 };
 use crate::updates::{StreamId, Update};
+
+/// Most profiles of one `profiles.get`.
+const PROFILES: usize = 100;
 
 /// Whom the answer to a send is for.
 pub enum Reply {
@@ -90,21 +95,29 @@ pub struct Product {
     pub batcher: Arc<Batcher<Reply>>,
     pub checker: Arc<SendChecker>,
     pub rates: Arc<RateLimiter>,
+    /// Rates of everything else, the same for requests.
+    pub work: Arc<WorkRates>,
+    pub lookups: Arc<Lookups<Reply>>,
     pub publisher: Arc<dyn Publisher>,
     /// Told when the database's settings are unsafe: nothing is acknowledged then.
     pub unsafe_database: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 impl Product {
-    /// Queues a checked send, with the node's own limits written into it.
-    fn submit(&self, mut request: SendRequest, reply: Reply) {
+    /// Queues a checked send. One above the rate takes no place in the queue: its nonce is looked up, where the person may
+    /// still ask for that.
+    fn submit(&self, request: SendRequest, reply: Reply) {
         if (self.unsafe_database)().is_some() {
             return self.batcher.answer(reply, Err(Refusal::unavailable()));
         }
-        if let Err(wait_ms) = self.rates.check(request.actor_id, 1) {
-            request.refuse = Some((ErrorCode::RateLimited, wait_ms));
+        let Err(wait_ms) = self.rates.check(request.actor_id, 1) else { return self.batcher.submit(request, reply) };
+        let refused = match self.work.take_of_person(Work::Lookup, request.actor_id) {
+            Ok(()) => self.lookups.submit(&request, wait_ms, reply).err(),
+            Err(_) => Some(reply),
+        };
+        if let Some(reply) = refused {
+            self.batcher.answer(reply, Err(send::rate_limited(wait_ms)));
         }
-        self.batcher.submit(request, reply);
     }
 
     fn publish<T>(&self, committed: Committed<T>) -> T {
@@ -137,10 +150,10 @@ impl Product {
             }
             CommandName::ProfilesGet => {
                 let d: ProfilesD = parse(d)?;
-                if d.ids.len() > 100 {
+                if d.ids.len() > PROFILES {
                     return Err(Refusal::new(ErrorCode::Invalid, "ids: at most 100"));
                 }
-                let mut profiles = profiles::profiles(&self.pool, &d.ids).await?;
+                let mut profiles = self.identity.profiles(actor, &d.ids).await?;
                 let rest = profiles.split_off(fitting(&profiles, PAGE_BYTES)).into_iter().map(|left| left.id).collect();
                 raw(&Found { profiles, rest })
             }
@@ -209,10 +222,18 @@ impl Backend for Product {
     fn command<'a>(
         &'a self,
         actor_id: Uuid,
+        address: IpAddr,
         name: CommandName,
         d: &'a str,
     ) -> Later<'a, Result<Box<RawValue>, Refusal>> {
-        Box::pin(self.run(actor_id, name, d))
+        let work = if name == CommandName::Read { Work::Mark } else { Work::Page };
+        let taken = self.work.take(work, actor_id, address, 1);
+        Box::pin(async move {
+            taken.map_err(|wait_ms| {
+                Refusal::new(ErrorCode::RateLimited, "too many commands; slow down").retry_after(wait_ms)
+            })?;
+            self.run(actor_id, name, d).await
+        })
     }
 
     fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>> {

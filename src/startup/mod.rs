@@ -23,8 +23,9 @@ use crate::http::state::Ports;
 use crate::http::{AppState, site};
 use crate::identity::binding::{self, BindError};
 use crate::identity::{Identity, IdentitySettings, Keys, PasswordCost, keys};
-use crate::limits::{Addresses, RateLimiter, SessionBook, share_sessions};
-use crate::messaging::batcher::Batcher;
+use crate::limits::{Addresses, RateLimiter, SessionBook, WorkRates, share_sessions};
+use crate::messaging::batcher::{Batcher, CommitSink};
+use crate::messaging::lookups::Lookups;
 use crate::messaging::send::SendChecker;
 use crate::protocol::CloseCode;
 use crate::realtime::node::Node;
@@ -38,6 +39,8 @@ use welcome::Welcomes;
 
 /// Connections of the send batcher, one a lane, and one more for a renewed one.
 const SEND_CONNECTIONS: u32 = 3;
+/// Connections of look-ups for sends above the rate.
+const LOOKUP_CONNECTIONS: u32 = 1;
 /// Connections of everything else.
 const CONNECTIONS: u32 = 12;
 /// Connections that may wait to be accepted (the kernel's `somaxconn` caps it).
@@ -97,6 +100,8 @@ pub async fn run(
     let setting = |error: sqlx::Error| StartupError::Setting(format!("DATABASE_URL: {error}"));
     let pool = pools::connect(&services.database_url, &name, CONNECTIONS, &safety_state).map_err(setting)?;
     let send_pool = pools::connect(&services.database_url, &name, SEND_CONNECTIONS, &safety_state).map_err(setting)?;
+    let lookup_pool =
+        pools::connect(&services.database_url, &name, LOOKUP_CONNECTIONS, &safety_state).map_err(setting)?;
     admission::admit(&services.database_url, START_PATIENCE).await?;
     let watch_pool = pools::watch(&services.database_url, &name).map_err(setting)?;
     let (epoch, place) = epoch::load_here(&watch_pool).await.map_err(StartupError::failed)?;
@@ -138,6 +143,9 @@ pub async fn run(
         let used = |pool: &PgPool| i64::from(pool.size()) - pool.num_idle() as i64;
         metrics.db_pool_in_use.set(used(&pools.0) + used(&pools.1));
     });
+    let work = Arc::new(WorkRates::new(config.limits_on()));
+    let sink = announcer.clone();
+    let lookups = Lookups::start(lookup_pool, move |answers| sink.committed(Vec::new(), answers, &|_| None));
     let product = Arc::new(Product {
         identity: identity.clone(),
         pool: pool.clone(),
@@ -145,6 +153,8 @@ pub async fn run(
         batcher: Batcher::start(send_pool, announcer.clone()),
         checker: checker.clone(),
         rates,
+        work: work.clone(),
+        lookups,
         publisher: announcer.clone(),
         unsafe_database: unsafe_database.clone(),
     });
@@ -170,7 +180,7 @@ pub async fn run(
     let config = Arc::new(config);
     let shared = node.shared.clone();
     let held_epoch = move || shared.epoch();
-    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(held_epoch) };
+    let ports = Ports { sender: product, checker, publisher: announcer, epoch: Arc::new(held_epoch), work };
     let state = AppState::new(identity, config.clone(), pool, ports).map_err(StartupError::Setting)?;
     let draining = Arc::new(AtomicBool::new(false));
     let vitals = Vitals {

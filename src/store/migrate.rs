@@ -48,6 +48,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_houses"),
     migration!(6, "0006_session_origins"),
     migration!(7, "0007_profile_search"),
+    migration!(8, "0008_consent"),
 ];
 
 /// The runner's own tables; every database has them before its first migration, and no way back drops them: without

@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use haus::http::Problem;
 use haus::http::idempotency::{IdempotencyKey, Once, once};
+use haus::messaging::{Committed, Publisher};
 use haus::protocol::ErrorCode;
+use haus::protocol::codes::Refusal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -38,13 +40,16 @@ impl Bench {
             body_sha256: [body; 32],
         };
         let runs = Arc::clone(&self.runs);
-        once(&self.node.pool, request, async move {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            let run = runs.fetch_add(1, Ordering::SeqCst) + 1;
-            match refused {
-                true => Err(Problem::new(ErrorCode::Conflict, "no")),
-                false => Ok((StatusCode::CREATED, json!({"run": run}))),
-            }
+        let publisher: Arc<dyn Publisher> = self.node.published.clone();
+        once(&self.node.pool, &publisher, request, move |_| {
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let run = runs.fetch_add(1, Ordering::SeqCst) + 1;
+                match refused {
+                    true => Err(Refusal::new(ErrorCode::Conflict, "no").into()),
+                    false => Ok(Committed { value: (StatusCode::CREATED, json!({"run": run})), updates: Vec::new() }),
+                }
+            })
         })
         .await
     }

@@ -3,6 +3,7 @@
 
 mod append;
 mod cluster;
+mod consent;
 mod counts;
 mod courier;
 mod deploy;

@@ -1,15 +1,14 @@
 //! History both ways, what a screen opens, read marks, and sending over REST.
 
 use haus::messaging::history::{History, Range, history, open, snapshot, user_snapshot};
-use haus::messaging::members::{add, remove};
-use haus::messaging::profiles::profiles;
+
 use haus::messaging::read_marks::read;
 use haus::protocol::codes::ErrorCode;
 use serde_json::{Value, json as value};
 use uuid::Uuid;
 
 use crate::identity::{register, text};
-use crate::people::{World, code, json};
+use crate::people::{World, add, code, json, remove};
 use crate::support::{Database, Node};
 
 fn numbers(page: &History) -> Vec<i64> {
@@ -85,9 +84,6 @@ async fn a_screen_opens_in_one_snapshot() {
     assert_eq!((snapshot.seq, snapshot.messages.len(), snapshot.member_count), (61, 50, 103));
     let user = user_snapshot(&world.pool, b).await.expect("a snapshot");
     assert_eq!((user.seq, user.threads.len(), user.next), (1, 1, None));
-    let found = profiles(&world.pool, &[a, b, Uuid::now_v7()]).await.expect("profiles");
-    assert_eq!(found.len(), 2);
-    assert_eq!(code(profiles(&world.pool, &people[..101]).await), ErrorCode::Invalid);
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! People and threads for tests of messaging: made in the database, acting through the use cases.
 
+use haus::messaging::Committed;
+use haus::messaging::db::in_transaction;
+use haus::messaging::members::{self, MemberPatch, MembersAdded};
 use haus::messaging::send::{SendChecker, SendRequest, append};
-use haus::messaging::threads::{NewThread, create};
+use haus::messaging::threads::{self, CreatedThread, NewThread, ThreadPatch};
 use haus::protocol::codes::{ErrorCode, Refusal};
 use haus::protocol::frame;
-use haus::protocol::types::{SendBody, SendOk, ThreadType};
+use haus::protocol::types::{SendBody, SendOk, ThreadMember, ThreadRow, ThreadType};
 use haus::updates::Update;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -73,6 +76,61 @@ impl World {
             assert!(outcomes.iter().all(Result::is_ok));
         }
     }
+}
+
+/// The use cases, each in a transaction of its own.
+pub async fn create(pool: &PgPool, actor: Uuid, new: NewThread) -> Result<Committed<CreatedThread>, Refusal> {
+    create_within(pool, actor, new, 2000).await
+}
+
+/// [`create`] where nobody may be in more than `most` threads.
+pub async fn create_within(
+    pool: &PgPool,
+    actor: Uuid,
+    new: NewThread,
+    most: i32,
+) -> Result<Committed<CreatedThread>, Refusal> {
+    in_transaction(pool, "test", move |connection| Box::pin(threads::create(connection, actor, new, most))).await
+}
+
+pub async fn patch(
+    pool: &PgPool,
+    actor: Uuid,
+    thread: Uuid,
+    patch: ThreadPatch,
+) -> Result<Committed<ThreadRow>, Refusal> {
+    in_transaction(pool, "test", move |connection| Box::pin(threads::patch(connection, actor, thread, patch))).await
+}
+
+pub async fn add(
+    pool: &PgPool,
+    actor: Uuid,
+    thread: Uuid,
+    people: Vec<Uuid>,
+) -> Result<Committed<MembersAdded>, Refusal> {
+    in_transaction(pool, "test", move |connection| Box::pin(members::add(connection, actor, thread, people, 2000)))
+        .await
+}
+
+pub async fn remove(pool: &PgPool, actor: Uuid, thread: Uuid, profile: Uuid) -> Result<Committed<()>, Refusal> {
+    in_transaction(pool, "test", move |connection| Box::pin(members::remove(connection, actor, thread, profile))).await
+}
+
+pub async fn change(
+    pool: &PgPool,
+    actor: Uuid,
+    thread: Uuid,
+    profile: Uuid,
+    patch: MemberPatch,
+) -> Result<Committed<ThreadMember>, Refusal> {
+    let work = in_transaction(pool, "test", move |connection| {
+        Box::pin(members::change(connection, actor, thread, profile, patch))
+    });
+    work.await
+}
+
+pub async fn one(pool: &PgPool, actor: Uuid, thread: Uuid, profile: Uuid) -> Result<ThreadMember, Refusal> {
+    in_transaction(pool, "test", move |connection| Box::pin(members::one(connection, actor, thread, profile))).await
 }
 
 pub fn new_group(others: &[Uuid]) -> NewThread {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use haus::http::Ports;
+use haus::limits::WorkRates;
 use haus::messaging::batcher::{Batcher, CommitSink, Hold};
 use haus::messaging::send::{Outcome, SendChecker, SendRequest};
 use haus::messaging::{Publisher, Sender};
@@ -60,6 +61,7 @@ pub fn ports(pool: PgPool) -> (Ports, Arc<Published>) {
         checker: Arc::new(SendChecker::new(&[9; 32])),
         publisher: published.clone(),
         epoch: Arc::new(|| "epoch-1".to_owned()),
+        work: Arc::new(WorkRates::new(true)),
     };
     (ports, published)
 }

@@ -99,6 +99,8 @@ fn table(thread: Uuid, stranger: &Person, member: &Person) -> Vec<Row> {
         row("PATCH", "/v1/me", Some(json!({"bio": "x"})), [401, 403, 403, 200, 200, 200, 200]),
         row("GET", "/v1/profiles/{id}", None, [401, 403, 200, 200, 200, 200, 200]),
         row("GET", "/v1/search/profiles", None, [401, 403, 200, 200, 200, 200, 200]),
+        row("GET", "/v1/settings", None, [401, 403, 200, 200, 200, 200, 200]),
+        row("PATCH", "/v1/settings", Some(json!({})), [401, 403, 403, 200, 200, 200, 200]),
         row("GET", "/v1/sessions", None, [401, 403, 200, 200, 200, 200, 200]),
         row("DELETE", "/v1/sessions/{id}", None, [401, 403, 404, 404, 404, 404, 404]),
         row("POST", "/v1/ws/ticket", None, [401, 403, 403, 201, 201, 201, 201]),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::cluster::cluster;
+use haus::limits::Work;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_gets_the_same_bytes_the_sender_too() {
@@ -79,6 +80,88 @@ async fn a_nonce_is_one_message_for_ever() {
     same(client.call("message.send", d).await.unwrap());
     assert_eq!(client.refused("message.send", other).await, "nonce_conflict");
     assert_eq!(client.refused("message.send", fresh()).await, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_above_the_rate_takes_no_lock_and_a_repeat_is_answered_all_the_same() {
+    let cluster = cluster(1, &["--sends-per-10s=2"]).await;
+    let ana = cluster.person().await;
+    let thread = cluster.group(&[&ana]).await;
+    let mut client = cluster.live(0, &ana).await;
+    let d = json!({"threadId": thread, "nonce": Uuid::now_v7(), "content": "once"});
+    let first = client.call("message.send", d.clone()).await.unwrap();
+    client.say(thread, "two").await;
+    // Whoever waits for the lock of the thread gets no answer but `unavailable` now.
+    let mut held = cluster.world.database.owner.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM threads FOR UPDATE").execute(&mut *held).await.unwrap();
+    let fresh = json!({"threadId": thread, "nonce": Uuid::now_v7(), "content": "three"});
+    assert_eq!(client.refused("message.send", fresh).await, "rate_limited");
+    let again = client.call("message.send", d.clone()).await.unwrap();
+    assert_eq!((&again["dup"], &again["seq"]), (&json!(true), &first["seq"]));
+    let (status, again) = cluster
+        .rest(0, "POST", &format!("/v1/threads/{thread}/messages"), &ana, {
+            let mut body = d.clone();
+            body.as_object_mut().unwrap().remove("threadId");
+            Some(body)
+        })
+        .await;
+    assert_eq!((status, &again["seq"]), (200, &first["seq"]));
+    let other = json!({"threadId": thread, "nonce": d["nonce"], "content": "other"});
+    assert_eq!(client.refused("message.send", other).await, "nonce_conflict");
+    let nowhere = json!({"threadId": Uuid::now_v7(), "nonce": d["nonce"], "content": "once"});
+    assert_eq!(client.refused("message.send", nowhere).await, "not_found");
+    held.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_and_reads_have_rates_over_both_doors() {
+    let cluster = cluster(1, &[]).await;
+    let [ana, ben] = cluster.persons().await;
+    let thread = cluster.group(&[&ana, &ben]).await;
+    let path = format!("/v1/threads/{thread}");
+    let create = json!({"type": "GROUP", "name": "one of many", "memberIds": []});
+    let calls = [
+        (Work::Create, "POST", "/v1/threads", create),
+        (Work::Change, "PATCH", path.as_str(), json!({"isMuted": true})),
+    ];
+    for (work, method, path, body) in calls {
+        let mut passed = 0;
+        let refused = loop {
+            let (status, answer) = cluster.rest(0, method, path, &ana, Some(body.clone())).await;
+            match status {
+                200 | 201 => passed += 1,
+                _ => break (status, answer["code"].clone()),
+            }
+            assert!(passed < 4 * work.shape().0, "{method} {path} has no rate");
+        };
+        assert_eq!(refused, (429, json!("rate_limited")));
+        assert!(passed >= work.shape().0, "{method} {path}: {passed}");
+    }
+    // The other one has buckets of their own, and a socket spends from the same as requests do.
+    let (status, _) =
+        cluster.rest(0, "POST", "/v1/threads", &ben, Some(json!({"type": "DIRECT", "memberIds": [ana.id]}))).await;
+    assert_eq!(status, 201);
+    let mut client = cluster.live(0, &ben).await;
+    let mut rounds = 0;
+    while {
+        let calls = (0..16).map(|_| cluster.rest(0, "GET", "/v1/threads?limit=1", &ben, None));
+        futures_util::future::join_all(calls).await.iter().all(|(status, _)| *status == 200)
+    } {
+        rounds += 1;
+        assert!(rounds < 1_000, "lists have no rate");
+    }
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        ids.push(client.start("threads.list", json!({"limit": 1})).await);
+    }
+    let mut last = String::new();
+    for id in ids {
+        if let Err(err) = client.reply(id).await {
+            assert!(err["retryAfterMs"].as_u64().is_some_and(|ms| ms < 1_000), "{err}");
+            last = err["code"].as_str().unwrap().to_owned();
+        }
+    }
+    assert_eq!(last, "rate_limited");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,9 @@
 //! Threads: made, found again, bounded, changed; over the use cases and over REST.
 
 use haus::messaging::history::open;
-use haus::messaging::rows::{list, people, thread_row};
-use haus::messaging::threads::{NewThread, ThreadPatch, create, get, patch};
+use haus::messaging::memberships::thread_row;
+use haus::messaging::rows::{list, people};
+use haus::messaging::threads::{NewThread, ThreadPatch, get};
 use haus::protocol::codes::ErrorCode;
 use haus::protocol::types::{ThreadRole, ThreadType};
 use haus::updates::{StreamId, Touch, UpdateKind};
@@ -10,7 +11,7 @@ use serde_json::{Value, json as value};
 use uuid::Uuid;
 
 use crate::identity::{register, text};
-use crate::people::{World, code, json, new_direct, new_group};
+use crate::people::{World, code, create, json, new_direct, new_group, patch};
 use crate::support::{Database, Node};
 
 #[tokio::test]

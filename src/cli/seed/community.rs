@@ -239,7 +239,7 @@ async fn insert_thread(connection: &mut PgConnection, thread: &Thread) -> Result
     let members: Vec<Uuid> = thread.members.iter().map(|key| profile_id(key)).collect();
     let pair = (thread.kind == "DIRECT").then(|| members.iter().min().zip(members.iter().max())).flatten();
     let codes: Vec<String> =
-        sqlx::query_scalar("SELECT code FROM engine.create_thread($1, $2, $3, NULL, $4, $5, $6, $7)")
+        sqlx::query_scalar("SELECT code FROM engine.create_thread($1, $2, $3, NULL, $4, $5, $6, $7, 2147483647)")
             .bind(id)
             .bind(&thread.kind)
             .bind(&thread.name)
@@ -311,7 +311,7 @@ async fn append(
     let row = sqlx::query(
         "SELECT code, no, message_id FROM engine.append_messages(
              ARRAY[$1], ARRAY[$2], ARRAY[$3], ARRAY[$4], ARRAY[$5], ARRAY[NULL::text], ARRAY[NULL::text], ARRAY[$6],
-             ARRAY[$7], ARRAY[$8], ARRAY[NULL::text], ARRAY[$9], false)",
+             ARRAY[$7], ARRAY[$8], ARRAY[$9], false)",
     )
     .bind(request.thread_id)
     .bind(request.actor_id)

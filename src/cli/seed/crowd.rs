@@ -196,7 +196,7 @@ async fn insert_threads(connection: &mut PgConnection, size: Size, threads: &[u3
     let refused: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT c.code
          FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) w (id, name, creator, members)
-         CROSS JOIN LATERAL engine.create_thread(w.id, 'GROUP', w.name, NULL, NULL, w.creator, w.members::uuid[], NULL) c
+         CROSS JOIN LATERAL engine.create_thread(w.id, 'GROUP', w.name, NULL, NULL, w.creator, w.members::uuid[], NULL, 2147483647) c
          WHERE NOT EXISTS (SELECT FROM threads t WHERE t.id = w.id) AND c.code <> 'ok'",
     )
     .bind(&ids)

@@ -22,8 +22,8 @@ macro_rules! sql_files {
     };
 }
 
-/// Every file, in the order it is run: `clear`, types and views before the functions that return them, functions by name,
-/// `finish`. A test compares this list with the folder.
+/// Every file, in the order it is run: `clear`, types and views before the functions that return them, what is inlined
+/// into others, functions by name, `finish`. A test compares this list with the folder.
 pub const SQL_FILES: &[SqlFile] = sql_files![
     "clear.sql",
     "engine/change_row.sql",
@@ -31,6 +31,8 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/member_threads.sql",
     "engine/person_thread.sql",
     "engine/person_threads.sql",
+    "engine/standing.sql",
+    "engine/may_act.sql",
     "engine/add_members.sql",
     "engine/append_messages.sql",
     "engine/append_update.sql",
@@ -38,10 +40,13 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/apply_member_change.sql",
     "engine/change_member.sql",
     "engine/change_thread.sql",
+    "engine/consents.sql",
     "engine/create_thread.sql",
     "engine/ensure_message_partitions.sql",
+    "engine/find_sends.sql",
     "engine/heads.sql",
     "engine/history.sql",
+    "engine/judge_newcomers.sql",
     "engine/let_in.sql",
     "engine/lock_for.sql",
     "engine/log_pages.sql",
@@ -52,6 +57,7 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/people_threads.sql",
     "engine/poll.sql",
     "engine/refused.sql",
+    "engine/refused_for.sql",
     "engine/remove_member.sql",
     "engine/renumber.sql",
     "engine/thread_list.sql",
