@@ -1,7 +1,7 @@
 //! A worker that meets a defect. The rest of the product is never asked here.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,13 @@ impl Backend for Nobody {
         never()
     }
     fn send(&self, _: Uuid, _: Uuid, _: SendBody, _: SocketReply) {}
-    fn command<'a>(&'a self, _: Uuid, _: CommandName, _: &'a str) -> Later<'a, Result<Box<RawValue>, Refusal>> {
+    fn command<'a>(
+        &'a self,
+        _: Uuid,
+        _: IpAddr,
+        _: CommandName,
+        _: &'a str,
+    ) -> Later<'a, Result<Box<RawValue>, Refusal>> {
         never()
     }
     fn snapshot(&self, _: Uuid, _: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>> {
