@@ -5,15 +5,15 @@ use std::collections::HashSet;
 
 use haus::messaging::history::{Range, history, open, snapshot};
 use haus::messaging::log::{thread_pages, user_pages, visible_updates};
-use haus::messaging::members::{MemberPatch, add, change, one, remove};
-use haus::messaging::threads::{ThreadPatch, get, patch};
+use haus::messaging::members::MemberPatch;
+use haus::messaging::threads::{ThreadPatch, get};
 use haus::protocol::codes::ErrorCode;
 use haus::protocol::types::ThreadRole;
 use haus::updates::{Touch, UpdateKind};
 use serde_json::{Value, json as value};
 use uuid::Uuid;
 
-use crate::people::{World, code, json};
+use crate::people::{World, add, change, code, json, one, patch, remove};
 
 async fn seqs_seen(world: &World, actor: Uuid, thread: Uuid) -> Vec<i64> {
     let page = visible_updates(&world.pool, actor, thread, 0, 1000, String::new()).await.expect("visible");
@@ -181,7 +181,8 @@ async fn sends_while_members_change_leave_no_hole() {
     }
     let mut log = Vec::new();
     loop {
-        let page = thread_pages(&world.pool, &[(thread, log.len() as i64)], 1000).await.expect("the log").remove(0);
+        let since = log.len() as i64;
+        let page = thread_pages(&world.pool, &[(thread, since)], 1000).await.expect("the log").remove(0);
         if page.is_empty() {
             break;
         }
