@@ -105,6 +105,7 @@ impl WorkRates {
 
     fn take_at(&self, work: Work, person: Uuid, address: IpAddr, n: u32, now_ms: u64) -> Result<(), u32> {
         self.sweep(now_ms);
+        let n = n.min(work.shape().0);
         let (person, address) = (Key::Person(person), Key::Address(network(address)));
         self.draw(work, person, n, now_ms)?;
         self.draw(work, address, n, now_ms).inspect_err(|_| self.give_back(work, person, n))

@@ -87,6 +87,11 @@ impl Turns {
         self.ring.is_empty()
     }
 
+    /// Whether somebody else has a thread here; each person stands in the ring once.
+    pub fn has_other_than(&self, person: Uuid) -> bool {
+        self.ring.len() > 1 || self.ring.front().is_some_and(|next| *next != person)
+    }
+
     /// Keeps the threads that `keep`.
     pub fn retain(&mut self, keep: impl Fn(&Uuid) -> bool) {
         self.threads.retain(|_, threads| {

@@ -150,7 +150,7 @@ impl<R> Lineups<R> {
                     break;
                 }
                 of_first += usize::from(Some(next.request.actor_id) == first);
-                if of_first > TURN_SENDS && !self.ready.is_empty() {
+                if of_first > TURN_SENDS && first.is_some_and(|first| self.ready.has_other_than(first)) {
                     break;
                 }
                 let Some(item) = lineup.waiting.pop_front() else { break };
