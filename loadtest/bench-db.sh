@@ -14,6 +14,8 @@ recycle_wal
 "$PG_BIN/createdb" -h 127.0.0.1 -p "$PG_PORT" -U haus_owner haus
 owner=postgres://haus_owner@127.0.0.1:$PG_PORT/haus
 export DATABASE_URL=postgres://haus_node:node@127.0.0.1:$PG_PORT/haus HAUS_DATA_DIR=$PRIVATE/data
+HAUS_SECRET_KEY=$(head -c 32 /dev/urandom | base64 -w 0)
+export HAUS_SECRET_KEY
 DATABASE_OWNER_URL=$owner "$HAUS" migrate >/dev/null
 "$HAUS" seed --people 4000 --threads 2000 --members 2 --out "$PRIVATE/people.jsonl"
 "$PG_BIN/psql" -q -h 127.0.0.1 -p "$PG_PORT" -U haus_owner -d haus -c 'VACUUM ANALYZE' -c CHECKPOINT

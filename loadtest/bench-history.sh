@@ -18,6 +18,8 @@ private_begin
 start_postgres
 "$PG_BIN/createdb" -h 127.0.0.1 -p "$PG_PORT" -U haus_owner haus
 export DATABASE_URL=postgres://haus_node:node@127.0.0.1:$PG_PORT/haus HAUS_DATA_DIR=$PRIVATE/data
+HAUS_SECRET_KEY=$(head -c 32 /dev/urandom | base64 -w 0)
+export HAUS_SECRET_KEY
 DATABASE_OWNER_URL=postgres://haus_owner@127.0.0.1:$PG_PORT/haus "$HAUS" migrate >/dev/null
 "$HAUS" seed --people 2 --threads 1 --members 2 --out "$PRIVATE/people.jsonl" >/dev/null 2>&1
 sql() { "$PG_BIN/psql" -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$PG_PORT" -U haus_owner -d haus "$@"; }

@@ -1,9 +1,13 @@
 //! Settings: one struct for environment and flags. `haus --help` lists every one; a wrong one names itself (exit 2).
 
+mod check;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// Whether rates and the caps per address and profile apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -137,7 +141,7 @@ impl Config {
     pub fn redis_ca(&self) -> Result<Option<Vec<u8>>, String> {
         let Some(path) = &self.redis_ca else { return Ok(None) };
         match std::fs::read(path) {
-            Ok(pem) if pem.windows(5).any(|part| part == b"-----") => Ok(Some(pem)),
+            Ok(pem) if holds_certificates(&pem) => Ok(Some(pem)),
             Ok(_) => Err(format!("HAUS_REDIS_CA: {} holds no certificate (PEM)", path.display())),
             Err(error) => Err(format!("HAUS_REDIS_CA: {}: {error}", path.display())),
         }
@@ -148,6 +152,12 @@ impl Config {
         let most = if self.limits_on() { self.threads_per_profile } else { u32::MAX };
         i32::try_from(most).unwrap_or(i32::MAX)
     }
+}
+
+/// Whether a PEM file holds at least one certificate, and nothing that cannot be read.
+fn holds_certificates(pem: &[u8]) -> bool {
+    let mut found = CertificateDer::pem_slice_iter(pem).peekable();
+    found.peek().is_some() && found.all(|certificate| certificate.is_ok())
 }
 
 fn parse_workers(text: &str) -> Result<usize, String> {

@@ -16,7 +16,8 @@
 //! | `store`     | `config telemetry`                                                           |
 //! | `updates`   | `protocol`                                                                   |
 //! | `text`      | `protocol`                                                                   |
-//! | `protocol` `config` `deployment` `telemetry` `saboteur` | nothing here                     |
+//! | `protocol`  | `telemetry`                                                                  |
+//! | `config` `deployment` `telemetry` `saboteur` | nothing here                                |
 
 pub mod config;
 pub mod courier;

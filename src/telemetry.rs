@@ -65,6 +65,8 @@ pub struct Metrics {
     pub courier_lag_seconds: Histogram,
     pub courier_reconnects: IntCounter,
     pub canary_age_seconds: Gauge,
+    pub sign_ins: IntCounterVec,
+    pub refusals: IntCounterVec,
     pub rate_limited: IntCounter,
     pub rate_limited_work: IntCounter,
     pub rate_buckets: IntGauge,
@@ -170,6 +172,16 @@ impl Metrics {
                 "haus_canary_age_seconds",
                 "Age of the newest own canary that came back through Redis; 0 with the in-process courier",
             )?,
+            sign_ins: to.pairs(
+                "haus_sign_ins_total",
+                "Registrations, log-ins, refreshes and log-outs (`door`), by how they ended (`outcome`: `ok`, or the code)",
+                &["door", "outcome"],
+            )?,
+            refusals: to.pairs(
+                "haus_refusals_total",
+                "Requests (`door` `rest`) and frames (`socket`) that were refused, by `code`",
+                &["door", "code"],
+            )?,
             rate_limited: to.counter("haus_rate_limited_total", "Sends refused because the profile sent too many")?,
             rate_limited_work: to.counter(
                 "haus_rate_limited_work_total",
@@ -229,6 +241,10 @@ impl Registrar<'_> {
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
         self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+    }
+
+    fn pairs(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
     /// The known values show as 0 from the start.

@@ -42,6 +42,12 @@ impl Database {
         }
     }
 
+    /// The same, for commands that find nothing to do in an empty folder: no cluster is built there.
+    pub async fn existing(settings: &Settings) -> Result<Self, CliError> {
+        must_exist(settings)?;
+        Self::open(settings).await
+    }
+
     /// The database of a node: the private one must be its own.
     pub async fn open_for_node(settings: &Settings) -> Result<Self, CliError> {
         match given(settings)? {
@@ -78,6 +84,19 @@ impl Database {
             embedded.stop().await;
         }
     }
+}
+
+/// Refuses an empty data folder where no other database is named.
+pub fn must_exist(settings: &Settings) -> Result<(), CliError> {
+    let folder = &settings.config.data_dir;
+    if given(settings)?.is_some() || EmbeddedPostgres::exists(folder) {
+        return Ok(());
+    }
+    Err(CliError::setting(format!(
+        "HAUS_DATA_DIR: there is no database in {}: go to the folder where `haus serve` was started, or run it here \
+         first, or set DATABASE_URL",
+        folder.display()
+    )))
 }
 
 /// Options of the private Postgres.

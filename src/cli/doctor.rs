@@ -1,11 +1,12 @@
 //! `haus doctor`: settings, reachability, safety and schema, one line each; exit 1 when something is wrong.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use clap::Args;
 use haus::identity::Keys;
 use haus::identity::binding::{self, BindError};
+use haus::identity::tokens::Tokens;
 use haus::store::admission;
 use haus::store::admission::few;
 use haus::store::deadlines;
@@ -16,8 +17,10 @@ use haus::store::restored;
 use haus::store::safety::{SafetyState, check_role, look};
 use serde::Serialize;
 use sqlx::PgConnection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use super::database::Database;
+use super::database::{self, Database};
 use super::error::CliError;
 use super::{Settings, print_line, secret};
 
@@ -27,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Restored rows that are counted.
 const FOREIGN_ROWS: i64 = 10_000;
 const FOREIGN: &str = "rows bear transaction numbers of another cluster (a restored dump): run `haus epoch new`";
+
+/// Bytes read of what a listener says.
+const ANSWER_BYTES: u64 = 16 << 10;
 
 #[derive(Args)]
 pub struct DoctorArgs {
@@ -50,9 +56,14 @@ impl Finding {
 }
 
 pub async fn run(mut settings: Settings, args: DoctorArgs) -> Result<(), CliError> {
-    let mut findings = vec![Finding::of("listen", listen(&settings))];
-    let keys = secret(&mut settings);
-    match Database::open(&settings).await {
+    // Of an empty folder nothing is made.
+    let keys = match database::must_exist(&settings) {
+        Ok(()) => secret(&mut settings),
+        Err(error) => Err(error.text().to_owned()),
+    };
+    let own = keys.as_ref().ok().map(|(_, keys)| keys);
+    let mut findings = vec![Finding::of("listen", listen(&settings, own).await)];
+    match Database::existing(&settings).await {
         Ok(database) => {
             findings.push(Finding::of("secret", belongs(&database, keys).await));
             findings.extend(examine(&database).await);
@@ -89,20 +100,51 @@ async fn belongs(database: &Database, keys: Result<(String, Keys), String>) -> R
     }
     let pool =
         pools::connect(&database.url, "doctor", 1, &SafetyState::default()).map_err(|error| error.to_string())?;
-    match binding::bind(&pool, keys).await {
+    match binding::look(&pool, keys).await {
         Ok(bound) => Ok(format!("{name}, that of deployment {}", bound.deployment)),
         Err(BindError::Database(_) | BindError::NotMigrated) => Ok(name),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn listen(settings: &Settings) -> Result<String, String> {
+async fn listen(settings: &Settings, own: Option<&Keys>) -> Result<String, String> {
     let address = settings.config.listen;
     match TcpListener::bind(address) {
         Ok(_) => Ok(format!("{address} is free")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(format!("{address} is in use")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match (own, key_set(address).await) {
+            (Some(keys), Some(set)) if knows(&set, keys) => Ok(format!("{address}: a node of this deployment answers")),
+            (_, Some(_)) => Err(format!("HAUS_LISTEN: {address}: a node of another deployment answers there")),
+            (_, None) => Err(format!("HAUS_LISTEN: {address}: something that is no haus listens there")),
+        },
         Err(error) => Err(format!("HAUS_LISTEN: {address}: {error}")),
     }
+}
+
+/// The signing keys that whoever listens at `address` publishes; `None` when it is no node.
+async fn key_set(mut address: SocketAddr) -> Option<serde_json::Value> {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let request = format!("GET /.well-known/jwks.json HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES).read_to_end(&mut answer).await.ok()?;
+        let text = String::from_utf8(answer).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let set: serde_json::Value = serde_json::from_str(body).ok()?;
+        (head.starts_with("HTTP/1.1 200") && set.get("keys")?.is_array()).then_some(set)
+    };
+    tokio::time::timeout(PATIENCE, ask).await.ok()?
+}
+
+/// Whether one of the published keys is ours: only who has the root key has it.
+fn knows(set: &serde_json::Value, keys: &Keys) -> bool {
+    let Ok(tokens) = Tokens::new(keys) else { return false };
+    let ours = tokens.header().kid;
+    let published = set["keys"].as_array().into_iter().flatten();
+    published.filter_map(|key| key["kid"].as_str()).any(|kid| ours.as_deref() == Some(kid))
 }
 
 async fn examine(database: &Database) -> Vec<Finding> {
@@ -175,8 +217,9 @@ async fn log(connection: &mut PgConnection) -> Result<String, String> {
 
 async fn courier(settings: &Settings) -> Result<String, String> {
     let Some(url) = &settings.config.redis_url else { return Ok("in-process, one node only".to_owned()) };
+    let ca = settings.config.redis_ca()?;
     let ping = async {
-        let client = redis::Client::open(url.as_str())?;
+        let client = haus::courier::redis::client(url, ca.as_deref())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         redis::cmd("PING").query_async::<String>(&mut connection).await
     };

@@ -22,7 +22,7 @@ enum Choice {
 }
 
 pub async fn run(settings: Settings, args: EpochArgs) -> Result<(), CliError> {
-    let database = Database::open(&settings).await?;
+    let database = Database::existing(&settings).await?;
     let done = change(&database, args.choice).await;
     database.close().await;
     print_line(&serde_json::json!({"epoch": done?}).to_string())

@@ -9,14 +9,16 @@ use super::error::CliError;
 use super::{Settings, database, print_line};
 
 #[derive(Args)]
-#[group(multiple = false)]
 pub struct MigrateArgs {
     /// Go so many steps back
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["to", "status"])]
     down: Option<u32>,
     /// Go to this version, up or down; 0 is the empty schema
-    #[arg(long, value_name = "V")]
+    #[arg(long, value_name = "V", conflicts_with = "status")]
     to: Option<i32>,
+    /// Let --down and --to drop tables and columns that hold rows: accounts, messages, everything in them
+    #[arg(long)]
+    destroy_data: bool,
     /// Change nothing; print what is applied
     #[arg(long)]
     status: bool,
@@ -33,6 +35,9 @@ pub async fn run(settings: Settings, args: MigrateArgs) -> Result<(), CliError> 
     }
     if config.database_url.is_some() {
         return Err(CliError::setting("DATABASE_OWNER_URL: needed to migrate the database of DATABASE_URL"));
+    }
+    if args.status {
+        database::must_exist(&settings)?;
     }
     let (urls, embedded) = database::private_urls(&settings).await?;
     let login = Login::from_url(&urls.application)?;
@@ -54,6 +59,13 @@ async fn work(owner_url: &str, login: Option<Login>, args: &MigrateArgs) -> Resu
             (_, Some(version)) => Target::Version(version),
             _ => Target::Head,
         };
+        let lost = migrate::would_lose(&mut owner, target).await?;
+        if !lost.is_empty() && !args.destroy_data {
+            return Err(CliError::setting(format!(
+                "--destroy-data: needed, as this way back drops what {} hold; take a dump first",
+                lost.join(", ")
+            )));
+        }
         migrate::run(&mut owner, login.as_ref(), target, |name, direction| eprintln!("migration {name} {direction}"))
             .await?;
     }

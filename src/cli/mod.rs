@@ -4,6 +4,7 @@ mod database;
 mod doctor;
 mod epoch;
 mod error;
+mod keys;
 mod migrate;
 mod secret;
 mod seed;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use haus::config::Config;
+use haus::http::address::TrustedProxies;
 
 use error::CliError;
 
@@ -52,6 +54,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Decide what clients are told after a restore or a failover
     Epoch(epoch::EpochArgs),
+    /// Root keys: which the database knows, and the last step of changing them
+    Keys(keys::KeysArgs),
     /// Examine settings, reachability, safety and schema; exit 1 on drift
     Doctor(doctor::DoctorArgs),
     /// Print the OpenAPI document
@@ -67,7 +71,11 @@ pub fn main() -> ExitCode {
         Err(error) => return settings::report(&error, &<Cli as clap::CommandFactory>::command()),
     };
     let Settings { config, .. } = &cli.settings;
-    if let Err(error) = settings::start_logs(config) {
+    let checked = settings::refuse_empty(&<Cli as clap::CommandFactory>::command())
+        .and_then(|()| config.check().map_err(CliError::setting))
+        .and_then(|()| TrustedProxies::parse(&config.trusted_proxies).map(drop).map_err(CliError::setting))
+        .and_then(|()| settings::start_logs(config));
+    if let Err(error) = checked {
         return error.report();
     }
     settings::warn_of_unknown(&<Cli as clap::CommandFactory>::command());
@@ -94,6 +102,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Seed(args) => seed::run(settings, args).await,
         Command::Token(args) => token::run(settings, args).await,
         Command::Epoch(args) => epoch::run(settings, args).await,
+        Command::Keys(args) => keys::run(settings, args).await,
         Command::Doctor(args) => doctor::run(settings, args).await,
         Command::Openapi => {
             let document = haus::http::openapi().to_pretty_json();

@@ -1,13 +1,14 @@
 //! The root key of the deployment: given by `HAUS_SECRET_KEY`, else made once in the data folder.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use haus::config::Config;
 use haus::identity::Keys;
 use haus::identity::keys::{new_root_key, of_settings};
+use haus::store::private_file;
 
 use super::error::CliError;
 
@@ -31,7 +32,7 @@ pub fn load(config: &mut Config) -> Result<Keys, CliError> {
 /// The key in `<data>/secret.key`, made at the first use.
 fn kept(data_dir: &Path) -> Result<String, CliError> {
     let path = data_dir.join("secret.key");
-    let failed = |error: std::io::Error| CliError::failed(format!("{}: {error}", path.display()));
+    let failed = |error: std::io::Error| CliError::setting(format!("HAUS_DATA_DIR: {}: {error}", path.display()));
     match fs::read_to_string(&path) {
         Ok(text) => return Ok(text),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -39,20 +40,10 @@ fn kept(data_dir: &Path) -> Result<String, CliError> {
     }
     DirBuilder::new().recursive(true).mode(0o711).create(data_dir).map_err(failed)?;
     let made = new_root_key()?;
-    match write_new(&path, &format!("{made}\n")) {
+    match private_file::create(&path, &format!("{made}\n")) {
         Ok(()) => Ok(made),
         // Another process was first: its key is the key.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::read_to_string(&path).map_err(failed),
         Err(error) => Err(failed(error)),
     }
-}
-
-/// Writes a file that must not exist yet, mode 600, whole or not at all.
-fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
-    let fresh = path.with_extension(format!("new.{}", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    let done =
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&fresh, path));
-    fs::remove_file(&fresh)?;
-    done
 }

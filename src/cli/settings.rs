@@ -39,8 +39,30 @@ pub fn warn_of_unknown(command: &clap::Command) {
     }
 }
 
+/// A variable that is set and empty is a slip of the pen, as where a secret was not filled in.
+pub fn refuse_empty(command: &clap::Command) -> Result<(), CliError> {
+    let names = command.get_arguments().filter_map(|argument| argument.get_env());
+    match names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| value.is_empty())) {
+        Some(name) => Err(CliError::setting(format!("{}: is set and empty", name.to_string_lossy()))),
+        None => Ok(()),
+    }
+}
+
+/// Whether every part of a filter is a level, or a target with one: a bare word would be taken for a target, and
+/// everything else would be silent.
+fn is_filter(text: &str) -> bool {
+    let level = |text: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|level| level.eq_ignore_ascii_case(text.trim()))
+    };
+    let part = |part: &str| level(part) || part.rsplit_once('=').is_some_and(|(_, after)| level(after));
+    text.split(',').all(part) || (text.contains('{') && text.contains('='))
+}
+
 /// Logs to stderr: for people in development, JSON lines in production.
 pub fn start_logs(config: &Config) -> Result<(), CliError> {
+    if !is_filter(&config.log) {
+        return Err(CliError::setting(format!("HAUS_LOG: {:?} is no filter, such as info or haus=debug", config.log)));
+    }
     let filter = EnvFilter::try_new(&config.log).map_err(|error| CliError::setting(format!("HAUS_LOG: {error}")))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.environment {
@@ -63,7 +85,17 @@ mod tests {
     use clap::CommandFactory;
 
     use super::super::Cli;
-    use super::variable_of;
+    use super::{is_filter, variable_of};
+
+    #[test]
+    fn a_filter_that_would_silence_everything_is_refused() {
+        for good in ["info", "DEBUG", "haus=debug", "warn,haus::courier=trace", "off"] {
+            assert!(is_filter(good), "{good}");
+        }
+        for bad in ["", "banana", "info,banana", "haus=loud", "haus"] {
+            assert!(!is_filter(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn every_setting_has_a_variable_and_a_help_text() {

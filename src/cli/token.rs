@@ -23,9 +23,11 @@ pub struct TokenArgs {
 }
 
 pub async fn run(mut settings: Settings, args: TokenArgs) -> Result<(), CliError> {
-    let keys = secret::load(&mut settings.config)?;
-    let database = Database::open(&settings).await?;
-    let made = issue(&database, keys, &args).await;
+    let database = Database::existing(&settings).await?;
+    let made = match secret::load(&mut settings.config) {
+        Ok(keys) => issue(&database, keys, &args).await,
+        Err(error) => Err(error),
+    };
     database.close().await;
     print_line(&made?)
 }

@@ -17,6 +17,7 @@ use crate::identity::accounts::{Registration, SignedIn};
 use crate::identity::sessions::Client;
 use crate::identity::{Action, IdentityError};
 use crate::protocol::ErrorCode;
+use crate::telemetry::metrics;
 use crate::text::{self, EMAIL_BYTES_MAX, password::CHARS_MAX as PASSWORD_CHARS_MAX};
 
 /// Characters of a display name.
@@ -67,10 +68,13 @@ pub async fn register(
     let password = checks.password("password", &body.password, &body.email, &body.display_name);
     let display_name = checks.name("displayName", &body.display_name, DISPLAY_NAME_CHARS_MAX);
     checks.finish()?;
-    take(&state, Limit::RegisterAddress, &client)?;
-    let registration = Registration { email, password, display_name };
-    let signed_in = state.identity.register(registration, client).await?;
-    Ok((StatusCode::CREATED, Json(signed_in)))
+    let network = client.network.clone();
+    let work = async {
+        take(&state, Limit::RegisterAddress, &client)?;
+        let registration = Registration { email, password, display_name };
+        Ok(state.identity.register(registration, client).await?)
+    };
+    told("register", network.as_deref(), work.await).map(|signed_in| (StatusCode::CREATED, Json(signed_in)))
 }
 
 /// Log in with a password
@@ -82,17 +86,22 @@ pub async fn login(
     ClientOf(client): ClientOf,
     JsonBody { value: body, .. }: JsonBody<LoginBody>,
 ) -> Result<Json<SignedIn>, Problem> {
-    take(&state, Limit::LoginAddress, &client)?;
+    let network = client.network.clone();
+    told("login", network.as_deref(), log_in(&state, client, body).await).map(Json)
+}
+
+async fn log_in(state: &AppState, client: Client, body: LoginBody) -> Result<SignedIn, Problem> {
+    take(state, Limit::LoginAddress, &client)?;
     let account = text::email_key(&body.email);
     if account.len() > EMAIL_BYTES_MAX || body.password.chars().count() > PASSWORD_CHARS_MAX {
         return Err(IdentityError::BadCredentials.into());
     }
-    let charged = charge_guess(&state, &account, &client).await?;
+    let charged = charge_guess(state, &account, &client).await?;
     let result = state.identity.login(&account, body.password, client).await;
     if !matches!(result, Err(IdentityError::BadCredentials)) {
         charged.into_iter().for_each(|(limit, key)| state.rate_limits.give_back(limit, key));
     }
-    Ok(Json(result?))
+    Ok(result?)
 }
 
 /// Charges a guess to the account from this network, and softer to the account from everywhere, before the work, so that
@@ -123,8 +132,12 @@ pub async fn refresh(
     ClientOf(client): ClientOf,
     JsonBody { value: body, .. }: JsonBody<RefreshBody>,
 ) -> Result<Json<SignedIn>, Problem> {
-    take(&state, Limit::RefreshAddress, &client)?;
-    Ok(Json(state.identity.refresh(&body.refresh_token, client).await?))
+    let network = client.network.clone();
+    let work = async {
+        take(&state, Limit::RefreshAddress, &client)?;
+        Ok(state.identity.refresh(&body.refresh_token, client).await?)
+    };
+    told("refresh", network.as_deref(), work.await).map(Json)
 }
 
 /// End this session: its tokens and sockets
@@ -132,8 +145,28 @@ pub async fn refresh(
     responses((status = 204), (status = 401, body = ProblemBody)))]
 pub async fn logout(State(state): State<AppState>, actor: Actor) -> Result<StatusCode, Problem> {
     actor.may(Action::ManageOwnSessions)?;
-    state.identity.end_session(actor.profile_id(), actor.access.session_id).await?;
+    let (profile_id, session_id) = (actor.profile_id(), actor.access.session_id);
+    state.identity.end_session(profile_id, session_id).await?;
+    metrics().sign_ins.with_label_values(&["logout", "ok"]).inc();
+    tracing::info!(%profile_id, %session_id, "logged out");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Logs and counts how a registration, log-in or refresh ended. Neither the address nor the name of a person: profile and
+/// session when it succeeded, the network it came from when not.
+fn told(door: &'static str, network: Option<&str>, result: Result<SignedIn, Problem>) -> Result<SignedIn, Problem> {
+    let outcome = result.as_ref().map_or_else(|problem| problem.code().as_str(), |_| "ok");
+    metrics().sign_ins.with_label_values(&[door, outcome]).inc();
+    match &result {
+        Ok(signed_in) if door == "refresh" => {
+            tracing::debug!(door, session_id = %signed_in.session_id, "signed in");
+        }
+        Ok(signed_in) => {
+            tracing::info!(door, profile_id = %signed_in.profile.id, session_id = %signed_in.session_id, "signed in");
+        }
+        Err(_) => tracing::info!(door, outcome, network = network.unwrap_or("unknown"), "refused"),
+    }
+    result
 }
 
 /// Takes a token of a limit by address; requests without a known peer share one bucket.

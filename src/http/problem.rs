@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::identity::IdentityError;
 use crate::protocol::ErrorCode;
 use crate::protocol::codes::Refusal;
+use crate::telemetry::metrics;
 
 /// One field that is not as it should be.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -103,6 +104,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { refusal, status, errors } = self;
         let Refusal { code, message, retry_after_ms, details } = *refusal;
+        metrics().refusals.with_label_values(&["rest", code.as_str()]).inc();
         let body = ProblemBody {
             kind: format!("urn:haus:problem:{}", code.as_str()),
             title: title(code),

@@ -25,6 +25,11 @@ const DEPLOYMENT: &str = "
     FROM pg_database d WHERE d.datname = current_database()
     RETURNING id";
 
+/// Somebody's address in one of the formats of `seal`.
+const SEALED: &str = "
+    SELECT id, email FROM users
+    WHERE length(email) > 28 AND substring(email FROM 1 FOR 1) IN ('\\x01', '\\x02') LIMIT 1";
+
 /// A deployment whose database knows our root key.
 pub struct Bound {
     /// Made once in its database.
@@ -78,6 +83,21 @@ struct Found {
 /// Refuses keys that are not those of the database; binds the first ones, and a new one that comes with an old one beside
 /// it. Idempotent; any number of nodes may call it at once.
 pub async fn bind(pool: &PgPool, keys: Keys) -> Result<Bound, BindError> {
+    judged(pool, keys, Purpose::Bind).await
+}
+
+/// The same judgement, changing nothing.
+pub async fn look(pool: &PgPool, keys: Keys) -> Result<Bound, BindError> {
+    judged(pool, keys, Purpose::Look).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Bind,
+    Look,
+}
+
+async fn judged(pool: &PgPool, keys: Keys, purpose: Purpose) -> Result<Bound, BindError> {
     let outcome = with_deadline(pool, DEADLINE_MS, async |connection| {
         let known: bool =
             sqlx::query_scalar("SELECT to_regclass('root_keys') IS NOT NULL").fetch_one(&mut *connection).await?;
@@ -91,7 +111,10 @@ pub async fn bind(pool: &PgPool, keys: Keys) -> Result<Bound, BindError> {
         if let Ok(Judged { new: Some(sealed), .. }) = &judged {
             insert(&mut transaction, &keys, sealed).await?;
         }
-        transaction.commit().await?;
+        match purpose {
+            Purpose::Bind => transaction.commit().await?,
+            Purpose::Look => transaction.rollback().await?,
+        }
         Ok(Some((deployment, judged)))
     })
     .await?;
@@ -125,7 +148,7 @@ async fn read(connection: &mut PgConnection) -> Result<Found, sqlx::Error> {
         .map(|row| Ok(Kept { id: row.try_get(0)?, check: row.try_get(1)?, message_mac: row.try_get(2)? }))
         .collect::<Result<_, sqlx::Error>>()?;
     let sealed = match kept.is_empty() {
-        true => sqlx::query_as("SELECT id, email FROM users LIMIT 1").fetch_optional(connection).await?,
+        true => sqlx::query_as(SEALED).fetch_optional(connection).await?,
         false => None,
     };
     Ok(Found { deployment, kept, sealed })

@@ -13,6 +13,7 @@ pub mod passwords;
 pub mod people;
 pub mod profiles;
 pub mod refresh;
+pub mod reseal;
 pub mod revocation;
 pub mod seal;
 pub mod search;
@@ -70,7 +71,8 @@ pub struct Identity {
     tokens: Tokens,
     sealer: Arc<Sealer>,
     passwords: Passwords,
-    refresh_key: hmac::Key,
+    /// The present key first, then those accepted beside it.
+    refresh_keys: Vec<hmac::Key>,
     revoked: Arc<RevokedSet>,
     people: Arc<People>,
     mutations: Arc<Semaphore>,
@@ -90,7 +92,7 @@ impl Identity {
             tokens: Tokens::new(keys)?,
             sealer: Arc::new(Sealer::new(keys)?),
             passwords: Passwords::new(settings.password_cost, settings.password_cores)?,
-            refresh_key: hmac::Key::new(hmac::HMAC_SHA256, &keys.refresh),
+            refresh_keys: keys.ring().map(|one| hmac::Key::new(hmac::HMAC_SHA256, &one.refresh)).collect(),
             revoked,
             people,
             mutations: Arc::new(Semaphore::new(MUTATIONS_MAX)),

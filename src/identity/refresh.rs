@@ -42,8 +42,21 @@ struct Found {
     in_grace: bool,
 }
 
+/// The successor of a token under one of our keys, and what is stored of it.
+struct Step {
+    next: String,
+    hash: String,
+}
+
+impl Step {
+    fn from(key: &hmac::Key, token: &str) -> Self {
+        let next = successor(key, token);
+        Self { hash: token_hash(&next), next }
+    }
+}
+
 enum Outcome {
-    Rotated { profile_id: Uuid, session_id: Uuid },
+    Rotated { profile_id: Uuid, session_id: Uuid, next: String },
     Reused { profile_id: Uuid, ended: Vec<Uuid> },
 }
 
@@ -55,14 +68,13 @@ impl Identity {
     /// family); `Forbidden` when the account is banned; `Unavailable`.
     pub async fn refresh(&self, refresh_token: &str, client: Client) -> Result<SignedIn, IdentityError> {
         let hash = token_hash(refresh_token);
-        let next = successor(&self.refresh_key, refresh_token);
-        let next_hash = token_hash(&next);
+        let steps: Vec<Step> = self.refresh_keys.iter().map(|key| Step::from(key, refresh_token)).collect();
         let (pool, sealer) = (self.pool.clone(), Arc::clone(&self.sealer));
         let (outcome, profile) = self
             .shielded(async move {
                 let mut transaction = pool.begin().await?;
                 let outcome =
-                    rotate(&mut transaction, &hash, &next_hash, &|user_id| client.origin(&sealer, user_id)).await?;
+                    rotate(&mut transaction, &hash, &steps, &|user_id| client.origin(&sealer, user_id)).await?;
                 let profile = match &outcome {
                     Outcome::Rotated { profile_id, .. } => Some(own(&mut transaction, *profile_id).await?),
                     Outcome::Reused { .. } => None,
@@ -72,7 +84,7 @@ impl Identity {
             })
             .await?;
         match (outcome, profile) {
-            (Outcome::Rotated { session_id, .. }, Some(profile)) => self.signed_in(profile, session_id, next),
+            (Outcome::Rotated { session_id, next, .. }, Some(profile)) => self.signed_in(profile, session_id, next),
             (Outcome::Rotated { .. }, None) => Err(IdentityError::NotFound("no such profile")),
             (Outcome::Reused { profile_id, ended }, _) => {
                 tracing::warn!(%profile_id, sessions = ended.len(), "refresh token used twice: family ended");
@@ -86,7 +98,7 @@ impl Identity {
 async fn rotate(
     connection: &mut PgConnection,
     hash: &str,
-    next_hash: &str,
+    steps: &[Step],
     origin: &(dyn Fn(Uuid) -> Option<Vec<u8>> + Sync),
 ) -> Result<Outcome, IdentityError> {
     let found: Option<Found> = sqlx::query_as(
@@ -108,13 +120,20 @@ async fn rotate(
     if !found.live {
         return Err(REFUSED);
     }
-    let rotated = Outcome::Rotated { profile_id: found.profile_id, session_id: found.session_id };
-    if !found.used {
-        advance(connection, &found, next_hash, origin(found.user_id)).await?;
-        return Ok(rotated);
+    let rotated = |step: &Step| {
+        let next = step.next.clone();
+        Outcome::Rotated { profile_id: found.profile_id, session_id: found.session_id, next }
+    };
+    if !found.used
+        && let Some(step) = steps.first()
+    {
+        advance(connection, &found, &step.hash, origin(found.user_id)).await?;
+        return Ok(rotated(step));
     }
-    if found.in_grace && found.head == next_hash {
-        return Ok(rotated);
+    if found.in_grace
+        && let Some(step) = steps.iter().find(|step| step.hash == found.head)
+    {
+        return Ok(rotated(step));
     }
     let ended: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE sessions SET revoked_at = now()

@@ -7,58 +7,86 @@ use aws_lc_rs::hmac;
 use uuid::Uuid;
 
 use super::error::IdentityError;
-use super::keys::{Keys, random_bytes};
+use super::keys::{ID_BYTES, Keys, random_bytes};
 use crate::text;
 
-/// First byte of every sealed value: the format, and with it the key version.
-const VERSION: u8 = 1;
+/// First byte of every sealed value: the format.
+const VERSION: u8 = 2;
+/// The format before root keys could be changed: without the key's id.
+const WITHOUT_ID: u8 = 1;
 
 /// Seals and opens column values, and makes blind indexes.
 pub struct Sealer {
-    key: LessSafeKey,
+    /// The present one seals and indexes; values and indexes of the others are read and found.
+    keys: Vec<Key>,
+}
+
+/// What comes of one root key.
+struct Key {
+    id: [u8; ID_BYTES],
+    sealing: LessSafeKey,
     blind_index: hmac::Key,
 }
 
 impl Sealer {
     pub fn new(keys: &Keys) -> Result<Self, IdentityError> {
-        let unbound =
-            UnboundKey::new(&AES_256_GCM_SIV, &keys.sealing).map_err(|_| IdentityError::Crypto("sealing key"))?;
-        Ok(Self { key: LessSafeKey::new(unbound), blind_index: hmac::Key::new(hmac::HMAC_SHA256, &keys.blind_index) })
+        let key = |one: &Keys| {
+            let unbound =
+                UnboundKey::new(&AES_256_GCM_SIV, &one.sealing).map_err(|_| IdentityError::Crypto("sealing key"))?;
+            let blind_index = hmac::Key::new(hmac::HMAC_SHA256, &one.blind_index);
+            Ok(Key { id: one.id, sealing: LessSafeKey::new(unbound), blind_index })
+        };
+        Ok(Self { keys: keys.ring().map(key).collect::<Result<_, IdentityError>>()? })
     }
 
-    /// `version | nonce | ciphertext | tag` of `plain`, bound to its place.
+    fn present(&self) -> Result<&Key, IdentityError> {
+        self.keys.first().ok_or(IdentityError::Crypto("no sealing key"))
+    }
+
+    /// What every value sealed with the present key begins with.
+    pub fn present_start(&self) -> Vec<u8> {
+        self.keys.first().map(|key| [&[VERSION], key.id.as_slice()].concat()).unwrap_or_default()
+    }
+
+    /// `version | key id | nonce | ciphertext | tag` of `plain`, bound to its place.
     pub fn seal(&self, table: &str, column: &str, row: Uuid, plain: &[u8]) -> Result<Vec<u8>, IdentityError> {
         let nonce = random_bytes::<NONCE_LEN>()?;
         let mut body = plain.to_vec();
-        self.key
+        let key = self.present()?;
+        key.sealing
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(place(table, column, row)),
                 &mut body,
             )
             .map_err(|_| IdentityError::Crypto("seal"))?;
-        let mut out = Vec::with_capacity(1 + NONCE_LEN + body.len());
+        let mut out = Vec::with_capacity(1 + ID_BYTES + NONCE_LEN + body.len());
         out.push(VERSION);
+        out.extend_from_slice(&key.id);
         out.extend_from_slice(&nonce);
         out.extend_from_slice(&body);
         Ok(out)
     }
 
-    /// The plain bytes. Fails when the value was changed, moved from another place or sealed with another key.
+    /// The plain bytes. Fails when the value was changed, moved from another place or sealed with a key not known here.
     pub fn open(&self, table: &str, column: &str, row: Uuid, sealed: &[u8]) -> Result<Vec<u8>, IdentityError> {
-        let [VERSION, rest @ ..] = sealed else { return Err(IdentityError::Crypto("sealed version")) };
-        let Some((nonce, body)) = rest.split_at_checked(NONCE_LEN) else {
-            return Err(IdentityError::Crypto("sealed length"));
-        };
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| IdentityError::Crypto("nonce"))?;
-        let mut body = body.to_vec();
-        let plain_bytes = self
-            .key
-            .open_in_place(nonce, Aad::from(place(table, column, row)), &mut body)
-            .map_err(|_| IdentityError::Crypto("sealed value does not open"))?
-            .len();
-        body.truncate(plain_bytes);
-        Ok(body)
+        let unopened = IdentityError::Crypto("sealed value does not open");
+        match sealed {
+            [VERSION, rest @ ..] => {
+                let (id, rest) = rest.split_at_checked(ID_BYTES).ok_or(IdentityError::Crypto("sealed length"))?;
+                let key = self
+                    .keys
+                    .iter()
+                    .find(|key| key.id == id)
+                    .ok_or(IdentityError::Crypto("sealed with another key"))?;
+                open_with(key, &place(table, column, row), rest).ok_or(unopened)
+            }
+            [WITHOUT_ID, rest @ ..] => {
+                let place = place(table, column, row);
+                self.keys.iter().find_map(|key| open_with(key, &place, rest)).ok_or(unopened)
+            }
+            _ => Err(IdentityError::Crypto("sealed version")),
+        }
     }
 
     /// [`Sealer::open`] for text.
@@ -76,12 +104,36 @@ impl Sealer {
         self.index(format!("origin|{user}|{network}").as_bytes())
     }
 
+    /// [`Sealer::email_index`] under every key, the present one first: what an address may be stored under.
+    pub fn email_indexes(&self, email: &str) -> Vec<Vec<u8>> {
+        self.indexes(text::email_key(email).as_bytes())
+    }
+
+    /// The same of [`Sealer::origin_index`].
+    pub fn origin_indexes(&self, user: Uuid, network: &str) -> Vec<Vec<u8>> {
+        self.indexes(format!("origin|{user}|{network}").as_bytes())
+    }
+
+    fn indexes(&self, value: &[u8]) -> Vec<Vec<u8>> {
+        self.keys.iter().map(|key| hmac::sign(&key.blind_index, value).as_ref().to_vec()).collect()
+    }
+
     fn index(&self, value: &[u8]) -> [u8; 32] {
-        let tag = hmac::sign(&self.blind_index, value);
         let mut out = [0_u8; 32];
-        out.copy_from_slice(tag.as_ref());
+        if let Some(key) = self.keys.first() {
+            out.copy_from_slice(hmac::sign(&key.blind_index, value).as_ref());
+        }
         out
     }
+}
+
+fn open_with(key: &Key, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, body) = sealed.split_at_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut body = body.to_vec();
+    let plain_bytes = key.sealing.open_in_place(nonce, Aad::from(place), &mut body).ok()?.len();
+    body.truncate(plain_bytes);
+    Some(body)
 }
 
 fn place(table: &str, column: &str, row: Uuid) -> Vec<u8> {
@@ -112,6 +164,28 @@ mod tests {
             assert!(sealer.open("users", "email", row, &changed).is_err(), "byte {at}");
             assert!(sealer.open("users", "email", row, &sealed[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn while_a_root_key_is_changed_both_open_and_the_present_one_seals() {
+        let keys = |present: u8, also: &[[u8; 32]]| {
+            let keys = Keys::derive(&[present; 32]).and_then(|keys| keys.with_also(also));
+            keys.and_then(|keys| Sealer::new(&keys)).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let (old, both, new) = (keys(1, &[]), keys(2, &[[1; 32], [2; 32]]), keys(2, &[]));
+        let row = Uuid::now_v7();
+        let before = old.seal("users", "email", row, b"a@b.example").unwrap_or_else(|e| panic!("{e}"));
+        let after = both.seal("users", "email", row, b"a@b.example").unwrap_or_else(|e| panic!("{e}"));
+        assert!(before.starts_with(&old.present_start()) && after.starts_with(&new.present_start()));
+        for (sealer, opens_before, opens_after) in [(&old, true, false), (&both, true, true), (&new, false, true)] {
+            assert_eq!(sealer.open("users", "email", row, &before).is_ok(), opens_before);
+            assert_eq!(sealer.open("users", "email", row, &after).is_ok(), opens_after);
+        }
+        // Values sealed before keys had ids.
+        let older = [&[1], &before[5..]].concat();
+        assert!(both.open("users", "email", row, &older).is_ok() && new.open("users", "email", row, &older).is_err());
+        let found = both.email_indexes("a@b.example");
+        assert_eq!(found, [new.email_index("a@b.example"), old.email_index("a@b.example")]);
     }
 
     #[test]

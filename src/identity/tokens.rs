@@ -51,11 +51,25 @@ pub struct Claims {
 /// Signs and verifies access tokens, and remembers what it verified.
 pub struct Tokens {
     signing: EncodingKey,
-    verifying: DecodingKey,
+    /// The present key first, then those accepted beside it.
+    known: Vec<PublicKey>,
     validation: Validation,
-    public_key: Vec<u8>,
-    key_id: String,
     verified: Mutex<Generations>,
+}
+
+/// A key that tokens may be signed with.
+struct PublicKey {
+    id: String,
+    bytes: Vec<u8>,
+    verifying: DecodingKey,
+}
+
+impl PublicKey {
+    fn of(pair: &Ed25519KeyPair) -> Self {
+        let bytes = pair.public_key().as_ref().to_vec();
+        let id = hex::encode(&digest::digest(&digest::SHA256, &bytes).as_ref()[..8]);
+        Self { id, verifying: DecodingKey::from_ed_der(&bytes), bytes }
+    }
 }
 
 /// A cache bounded by two generations: the young one, when full, becomes the old one and the old one is dropped. A
@@ -68,25 +82,20 @@ struct Generations {
 
 impl Tokens {
     pub fn new(keys: &Keys) -> Result<Self, IdentityError> {
-        let bad_key = |_| IdentityError::Crypto("signing key");
-        let pair = Ed25519KeyPair::from_seed_unchecked(&keys.signing_seed).map_err(bad_key)?;
-        let pkcs8 = pair.to_pkcs8().map_err(|_| IdentityError::Crypto("signing key"))?;
-        let public_key = pair.public_key().as_ref().to_vec();
-        let key_id = hex::encode(&digest::digest(&digest::SHA256, &public_key).as_ref()[..8]);
+        let pair = |one: &Keys| {
+            let pair = Ed25519KeyPair::from_seed_unchecked(&one.signing_seed);
+            pair.map_err(|_| IdentityError::Crypto("signing key"))
+        };
+        let pkcs8 = pair(keys)?.to_pkcs8().map_err(|_| IdentityError::Crypto("signing key"))?;
+        let known = keys.ring().map(|one| Ok(PublicKey::of(&pair(one)?)));
+        let known = known.collect::<Result<Vec<_>, IdentityError>>()?;
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
         validation.leeway = 0;
-        Ok(Self {
-            signing: EncodingKey::from_ed_der(pkcs8.as_ref()),
-            verifying: DecodingKey::from_ed_der(&public_key),
-            validation,
-            public_key,
-            key_id,
-            verified: Mutex::default(),
-        })
+        Ok(Self { signing: EncodingKey::from_ed_der(pkcs8.as_ref()), known, validation, verified: Mutex::default() })
     }
 
     /// A token for `session_id` that lives `ttl_ms` from `now_ms` (both milliseconds), rounded up to a whole second.
@@ -103,11 +112,11 @@ impl Tokens {
         encode(&self.header(), &claims, &self.signing).map_err(|_| IdentityError::Crypto("token signing"))
     }
 
-    /// The header every token of this deployment carries.
+    /// The header that new tokens of this deployment carry.
     pub fn header(&self) -> Header {
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TOKEN_TYPE.to_owned());
-        header.kid = Some(self.key_id.clone());
+        header.kid = self.known.first().map(|key| key.id.clone());
         header
     }
 
@@ -128,22 +137,20 @@ impl Tokens {
 
     /// The public keys as a JWK set (RFC 7517, RFC 8037).
     pub fn jwks(&self) -> serde_json::Value {
-        serde_json::json!({"keys": [{
-            "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
-            "kid": self.key_id, "x": URL_SAFE_NO_PAD.encode(&self.public_key),
-        }]})
+        let jwk = |key: &PublicKey| {
+            serde_json::json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
+                "kid": key.id, "x": URL_SAFE_NO_PAD.encode(&key.bytes)})
+        };
+        serde_json::json!({"keys": self.known.iter().map(jwk).collect::<Vec<_>>()})
     }
 
     fn verify_signature(&self, token: &str) -> Result<Access, IdentityError> {
         let refused = |_| IdentityError::Unauthenticated("the access token is not valid");
         let header = decode_header(token).map_err(refused)?;
-        let known = header.alg == Algorithm::EdDSA
-            && header.typ.as_deref() == Some(TOKEN_TYPE)
-            && header.kid.as_deref() == Some(self.key_id.as_str());
-        if !known {
-            return Err(IdentityError::Unauthenticated("the access token is not valid"));
-        }
-        let claims = decode::<Claims>(token, &self.verifying, &self.validation)
+        let key = self.known.iter().find(|key| header.kid.as_deref() == Some(key.id.as_str()));
+        let key = key.filter(|_| header.alg == Algorithm::EdDSA && header.typ.as_deref() == Some(TOKEN_TYPE));
+        let key = key.ok_or(IdentityError::Unauthenticated("the access token is not valid"))?;
+        let claims = decode::<Claims>(token, &key.verifying, &self.validation)
             .map_err(|error| match error.kind() {
                 jsonwebtoken::errors::ErrorKind::ExpiredSignature => expired(),
                 _ => IdentityError::Unauthenticated("the access token is not valid"),

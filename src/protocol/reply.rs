@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::codes::Refusal;
 use super::frame;
+use crate::telemetry::metrics;
 
 #[derive(Serialize)]
 struct ErrFrame<'a> {
@@ -44,6 +45,7 @@ pub fn ok<T: Serialize>(id: Option<u64>, value: &T) -> Bytes {
 
 /// `{"id":N,"err":…}`; without an `id` the error repeats `cmd`.
 pub fn err(id: Option<u64>, cmd: &str, refusal: &Refusal) -> Bytes {
+    metrics().refusals.with_label_values(&["socket", refusal.code.as_str()]).inc();
     let body = ErrBody {
         code: refusal.code.as_str(),
         message: &refusal.message,

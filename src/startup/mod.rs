@@ -22,6 +22,8 @@ use crate::http::socket::Sockets;
 use crate::http::state::Ports;
 use crate::http::{AppState, site};
 use crate::identity::binding::{self, BindError};
+use crate::identity::keys::ID_BYTES;
+use crate::identity::reseal;
 use crate::identity::{Identity, IdentitySettings, Keys, PasswordCost, keys};
 use crate::limits::{Addresses, RateLimiter, SessionBook, WorkRates, share_sessions};
 use crate::messaging::batcher::{Batcher, CommitSink};
@@ -111,6 +113,8 @@ pub async fn run(
     let keys = keys::of_settings(&services.secret_key, &config.secret_keys_also).map_err(StartupError::Setting)?;
     let binding::Bound { deployment, keys } = binding::bind(&pool, keys).await?;
     let deployment = Deployment::new(deployment, epoch);
+    let (key_id, key_pool) = (keys.id, pool.clone());
+    let _ = binding::touch(&key_pool, key_id).await;
     let redis_ca = config.redis_ca().map_err(StartupError::Setting)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = IdentitySettings {
@@ -216,14 +220,34 @@ pub async fn run(
     wait_until(Duration::from_secs(5), || node.poll_age().is_some()).await;
     ready(address, &name);
 
-    let _ = drain.wait_for(|drain| *drain).await;
+    let retired = tokio::select! {
+        _ = drain.wait_for(|drain| *drain) => false,
+        () = key_retired(&key_pool, key_id) => true,
+    };
     tracing::info!("draining");
     draining.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
     node.stop(CloseCode::Drain).await;
     courier.shutdown();
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    if retired {
+        return Err(StartupError::Setting(
+            "HAUS_SECRET_KEY: this root key was changed for another and is retired".to_owned(),
+        ));
+    }
     Ok(())
+}
+
+/// Says now and then that this node seals with its root key; returns when the database knows that key no more, as what is
+/// sealed from then on would be lost.
+async fn key_retired(pool: &PgPool, id: [u8; ID_BYTES]) {
+    loop {
+        if let Ok(false) = binding::touch(pool, id).await {
+            tracing::error!("the root key of this node was retired: it ends");
+            return;
+        }
+        tokio::time::sleep(reseal::USE_EVERY).await;
+    }
 }
 
 type Listening = (Arc<crate::realtime::hub::Hub>, Arc<crate::realtime::repair::Repairs>);

@@ -5,7 +5,8 @@
 mod cluster;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use cluster::{Cluster, signal, write_private};
+use cluster::{Cluster, signal};
 
-use super::random_hex;
+use super::{private_file, random_hex};
 
 /// Superuser of the private cluster and owner of the schema.
 const OWNER: &str = "haus_owner";
@@ -70,7 +71,7 @@ pub enum EmbeddedError {
     NotOurs { folder: PathBuf, owner: u32 },
     #[error("HAUS_DATA_DIR: {0} is in use by another haus")]
     InUse(PathBuf),
-    #[error("{path}: {cause}")]
+    #[error("HAUS_DATA_DIR: {path}: {cause}")]
     Io { path: PathBuf, cause: std::io::Error },
     #[error("initdb failed: {0}")]
     Init(String),
@@ -86,7 +87,18 @@ impl EmbeddedError {
 
     /// Whether a setting of the operator is at fault (exit 2) rather than a failure (exit 1).
     pub fn is_setting(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Init(_) | Self::NotReady { .. })
+        match self {
+            Self::Io { cause, .. } => matches!(
+                cause.kind(),
+                ErrorKind::PermissionDenied
+                    | ErrorKind::ReadOnlyFilesystem
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::AlreadyExists
+                    | ErrorKind::NotFound
+            ),
+            Self::Init(_) | Self::NotReady { .. } => false,
+            _ => true,
+        }
     }
 }
 
@@ -144,6 +156,11 @@ impl EmbeddedPostgres {
         let (orders, inbox) = mpsc::channel(4);
         tokio::spawn(async move { server.supervise(child, inbox, tell_pid).await });
         Ok(Self { urls, orders, pid, _lock: lock })
+    }
+
+    /// Whether a private Postgres was ever made in `data_dir`.
+    pub fn exists(data_dir: &Path) -> bool {
+        data_dir.join("postgres/cluster").is_dir()
     }
 
     /// The doors of a private Postgres that another process runs; `None` when none does.
@@ -226,8 +243,7 @@ impl Server {
 
     fn spawn(&self) -> Result<Child, EmbeddedError> {
         let cluster = &self.cluster;
-        let log =
-            File::options().create(true).append(true).open(&cluster.log).map_err(EmbeddedError::io(&cluster.log))?;
+        let log = private_file::append(&cluster.log).map_err(EmbeddedError::io(&cluster.log))?;
         let program = cluster.bin.join("postgres");
         let mut command = cluster.run_as.command(&program);
         command.arg("-D").arg(&cluster.data);
@@ -311,9 +327,9 @@ impl Passwords {
             match fs::read_to_string(&path) {
                 Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
                 Ok(_) => Err(EmbeddedError::io(&path)(std::io::Error::other("is empty"))),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
                     let made = random_hex::<24>().map_err(EmbeddedError::io(&path))?;
-                    write_private(&path, &made)?;
+                    private_file::replace(&path, &made).map_err(EmbeddedError::io(&path))?;
                     Ok(made)
                 }
                 Err(error) => Err(EmbeddedError::io(&path)(error)),
@@ -338,8 +354,7 @@ impl Passwords {
 /// One process a data folder; the lock ends with the process, however it dies.
 fn lock(data_dir: &Path) -> Result<File, EmbeddedError> {
     let path = data_dir.join("haus.lock");
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(EmbeddedError::io(&path))?;
+    let file = private_file::append(&path).map_err(EmbeddedError::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(data_dir.to_owned())),
@@ -349,7 +364,11 @@ fn lock(data_dir: &Path) -> Result<File, EmbeddedError> {
 
 /// Keeps one earlier log, so that the log of a run is bounded by what that run writes.
 fn rotate(log: &Path) {
-    let _ = fs::rename(log, log.with_extension("log.1"));
+    let last = log.with_extension("log.1");
+    // One of an earlier release could be read by everybody.
+    if fs::rename(log, &last).is_ok() && fs::symlink_metadata(&last).is_ok_and(|found| found.is_file()) {
+        let _ = fs::set_permissions(&last, fs::Permissions::from_mode(0o600));
+    }
 }
 
 /// The same cluster's maintenance database.

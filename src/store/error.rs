@@ -83,6 +83,9 @@ where
     }
 }
 
+/// Between two lines of the log about a database that is not there.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+
 /// Waits for a database that may not be up yet: tries until one attempt succeeds or `patience` is over.
 ///
 /// # Errors
@@ -93,6 +96,7 @@ where
     A: FnMut() -> F,
 {
     let start = Instant::now();
+    let mut told: Option<Instant> = None;
     loop {
         let error = match tokio::time::timeout(Duration::from_secs(5), attempt()).await {
             Ok(Ok(value)) => return Ok(value),
@@ -103,7 +107,10 @@ where
         if start.elapsed() >= patience {
             return Err(error);
         }
-        tracing::warn!(%error, "the database is not reachable yet");
+        if told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+            told = Some(Instant::now());
+            tracing::warn!(%error, "the database is not reachable yet; waiting for it");
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

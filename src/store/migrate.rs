@@ -3,6 +3,7 @@
 //! (`functions`). What the tables mean is in the SQL files.
 
 pub mod functions;
+mod losses;
 mod roles;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use tokio::time::{Instant, sleep};
 
+pub use losses::would_lose;
 pub use roles::Login;
 
 /// Key of the advisory lock: `haus` in ASCII.
@@ -239,15 +241,7 @@ async fn run_locked(
     if found > head() {
         return Err(MigrateError::Newer { found, head: head() });
     }
-    let goal = match target {
-        Target::Head => head(),
-        Target::Version(version) if version == 0 || MIGRATIONS.iter().any(|m| m.version == version) => version,
-        Target::Version(version) => return Err(MigrateError::NoSuchVersion(version)),
-        Target::Down(steps) => {
-            let left = applied.len().saturating_sub(steps as usize);
-            left.checked_sub(1).and_then(|index| applied.get(index)).map_or(0, |row| row.version)
-        }
-    };
+    let goal = goal_of(target, &applied)?;
     let is_applied = |version: i32| applied.iter().any(|row| row.version == version);
     for migration in MIGRATIONS.iter().filter(|m| m.version <= goal && !is_applied(m.version)) {
         step(owner, migration, "up").await?;
@@ -272,6 +266,18 @@ async fn run_locked(
         .await?;
     }
     Ok(())
+}
+
+fn goal_of(target: Target, applied: &[Applied]) -> Result<i32, MigrateError> {
+    match target {
+        Target::Head => Ok(head()),
+        Target::Version(version) if version == 0 || MIGRATIONS.iter().any(|m| m.version == version) => Ok(version),
+        Target::Version(version) => Err(MigrateError::NoSuchVersion(version)),
+        Target::Down(steps) => {
+            let left = applied.len().saturating_sub(steps as usize);
+            Ok(left.checked_sub(1).and_then(|index| applied.get(index)).map_or(0, |row| row.version))
+        }
+    }
 }
 
 /// Whether messages of the coming month have a partition to lie in. Works as the application role.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod migrate;
 pub mod pooler;
 pub mod pools;
+pub mod private_file;
 pub mod restored;
 pub mod safety;
 

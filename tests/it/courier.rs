@@ -5,6 +5,7 @@ mod faults;
 mod nodes;
 mod strangers;
 
+pub use nodes::Member;
 use nodes::{Network, Nodes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 
 mod append;
 mod cluster;
+mod commands;
 mod consent;
 mod counts;
 mod courier;
@@ -33,6 +34,7 @@ mod rfc6455;
 #[allow(dead_code)]
 #[path = "../../loadtest/rig/mod.rs"]
 mod rig;
+mod rotation;
 mod routes;
 mod search;
 mod sends;
@@ -46,4 +48,5 @@ mod support;
 mod texts;
 mod threads;
 mod tidy;
+mod tls;
 mod wide;

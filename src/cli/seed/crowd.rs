@@ -1,9 +1,9 @@
 //! Many people and threads for load tests: set-based, without passwords, each with a session and a token of 24 h. The
 //! same size again finds the same people and threads and writes fresh tokens.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,6 +69,10 @@ struct Line<'a> {
 pub async fn seed(database: &Database, keys: &Keys, size: Size, out: &Path) -> Result<(), CliError> {
     let file = |error: std::io::Error| CliError::setting(format!("--out: {}: {error}", out.display()));
     let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(out).map_err(file)?;
+    // It holds tokens; one that was there before may be open to all. A pipe or device stays as it is.
+    if target.metadata().is_ok_and(|found| found.is_file()) {
+        target.set_permissions(Permissions::from_mode(0o600)).map_err(file)?;
+    }
     let mut connection = admission::connect(&database.url, Duration::from_secs(5)).await?;
     let sealer = Sealer::new(keys)?;
 

@@ -2,12 +2,11 @@
 //! `<data>/logins.txt`; a real database gets none unless the operator gives one.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 
-use haus::store::random_hex;
+use haus::store::{private_file, random_hex};
 
 use super::super::error::CliError;
 
@@ -37,16 +36,8 @@ pub fn kept_or_made(path: &Path, password: Option<&str>) -> Result<Passwords, Cl
             made.insert(email.to_owned(), random_hex::<8>().map_err(failed)?);
         }
     }
-    let fresh = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        for email in LOGINS {
-            writeln!(file, "{email} {}", made.get(email).map_or("", String::as_str))?;
-        }
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(failed)?;
+    let line = |email: &str| format!("{email} {}\n", made.get(email).map_or("", String::as_str));
+    private_file::replace(path, &LOGINS.map(line).concat()).map_err(failed)?;
     Ok(made)
 }
 
@@ -57,24 +48,26 @@ fn parse(text: &str) -> Passwords {
         .collect()
 }
 
-/// For people: the content of `path`, indented.
-pub fn described(path: &Path) -> String {
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            let lines: Vec<String> = text
-                .lines()
-                .filter_map(|line| line.split_once(' '))
-                .map(|(email, password)| format!("    {email:<28} {password}"))
-                .collect();
-            format!("  Log in as ({}):\n{}", path.display(), lines.join("\n"))
+/// For people: who can log in. The passwords themselves are shown once, when they are made, and to a terminal alone: what
+/// goes into a file or a journal is kept and read by others.
+pub fn described(path: &Path, made: Option<&Passwords>) -> String {
+    describe(path, made.filter(|_| std::io::stderr().is_terminal()))
+}
+
+fn describe(path: &Path, shown: Option<&Passwords>) -> String {
+    match shown {
+        Some(passwords) => {
+            let line = |email: &str| format!("    {email:<28} {}", passwords.get(email).map_or("", String::as_str));
+            format!("  Log in as (kept in {}):\n{}", path.display(), LOGINS.map(line).join("\n"))
         }
-        Err(_) => format!("  {} is gone; the accounts keep their passwords", path.display()),
+        None if path.exists() => format!("  Who can log in stands in {}", path.display()),
+        None => format!("  {} is gone; the accounts keep their passwords", path.display()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LOGINS, given, kept_or_made};
+    use super::{LOGINS, describe, given, kept_or_made};
 
     #[test]
     fn passwords_are_made_once_and_private() {
@@ -86,6 +79,9 @@ mod tests {
         assert_eq!(first.len(), LOGINS.len());
         assert_eq!(kept_or_made(&path, Some("other")).expect("kept"), first);
         assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o777, 0o600);
+        let secret = first.values().next().expect("one");
+        assert!(describe(&path, Some(&first)).contains(secret));
+        assert!(!describe(&path, None).contains(secret) && describe(&path, None).contains("logins.txt"));
         std::fs::remove_dir_all(&folder).expect("removed");
         assert!(given(None).is_empty());
     }

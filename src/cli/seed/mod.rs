@@ -70,11 +70,11 @@ async fn work(settings: &Settings, database: &Database, keys: Keys, args: &SeedA
 pub async fn first_start(settings: &Settings, database: &Database, keys: &Keys) -> Result<String, CliError> {
     let path = settings.config.data_dir.join("logins.txt");
     if community::is_seeded(database).await? {
-        return Ok(logins::described(&path));
+        return Ok(logins::described(&path, None));
     }
     let chosen = logins::kept_or_made(&path, settings.config.seed_password.as_deref())?;
     community::seed(database, keys, &chosen).await?;
-    Ok(logins::described(&path))
+    Ok(logins::described(&path, Some(&chosen)))
 }
 
 /// An id that is the same at every seed: a UUIDv7 of [`BEGINNING_MS`] and the digest of what it stands for.

@@ -1,9 +1,9 @@
 //! What lies on disk of a private Postgres: binaries, the user it runs as, folders, `initdb`, and what an earlier run
 //! left behind. Nothing here runs the server; that is `embedded`.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use super::EmbeddedError;
+use super::{EmbeddedError, private_file};
 
 /// Where Debian keeps the server binaries of each version.
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
@@ -60,7 +60,8 @@ impl RunAs {
 
     fn own(self, path: &Path) -> Result<(), EmbeddedError> {
         match self.0 {
-            Some((uid, gid)) => chown(path, Some(uid), Some(gid)).map_err(EmbeddedError::io(path)),
+            // Not through a link: the folder belongs to the server's user, who could put one there.
+            Some((uid, gid)) => lchown(path, Some(uid), Some(gid)).map_err(EmbeddedError::io(path)),
             None => Ok(()),
         }
     }
@@ -111,7 +112,7 @@ impl Cluster {
         }
         let (fresh, password_file) = (self.home.join("cluster.new"), self.home.join("initdb.password"));
         remove_folder(&fresh)?;
-        write_private(&password_file, password)?;
+        private_file::replace(&password_file, password).map_err(EmbeddedError::io(&password_file))?;
         self.run_as.own(&password_file)?;
         let mut last = self.initdb(&fresh, &password_file, superuser, "C.UTF-8").await;
         if last.is_err() {
@@ -232,7 +233,8 @@ fn private_folder(path: &Path, run_as: RunAs) -> Result<(), EmbeddedError> {
             if !found.is_dir() || (found.uid() != uid && found.uid() != geteuid().as_raw()) {
                 return Err(EmbeddedError::NotOurs { folder: path.to_owned(), owner: found.uid() });
             }
-            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(EmbeddedError::io(path))?;
+            let folder = File::open(path).and_then(|folder| folder.set_permissions(Permissions::from_mode(0o700)));
+            folder.map_err(EmbeddedError::io(path))?;
             run_as.own(path)
         }
         Err(error) => Err(EmbeddedError::io(path)(error)),
@@ -244,18 +246,6 @@ fn remove_folder(path: &Path) -> Result<(), EmbeddedError> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(EmbeddedError::io(path)(error)),
         _ => Ok(()),
     }
-}
-
-/// Writes a file of mode 600 and makes it durable. An existing one is replaced.
-pub(super) fn write_private(path: &Path, text: &str) -> Result<(), EmbeddedError> {
-    let fresh = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(EmbeddedError::io(path))
 }
 
 #[cfg(test)]
