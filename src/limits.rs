@@ -7,7 +7,7 @@ mod work;
 
 pub use sessions::{SessionBook, share_sessions};
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -27,7 +27,16 @@ const UNIT: i64 = RATE_WINDOW_MS as i64;
 /// sent in the last [`RATE_WINDOW_MS`] (twice that when other nodes had them in debt).
 const SWEEP_MS: u64 = 10_000;
 
-/// Counts sockets by address. It holds an entry for each address with an open socket, so at most one a socket.
+/// The part of an address that one customer of a provider usually has to themselves: all of IPv4 (however written), the
+/// /64 of IPv6. Whatever is counted by address is counted by it.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) >> 64 << 64)),
+        address => address,
+    }
+}
+
+/// Counts connections by network ([`network_of`]). It holds an entry for each address with an open socket, so at most one a socket.
 #[derive(Default)]
 pub struct Addresses {
     counts: DashMap<IpAddr, u32>,
@@ -42,6 +51,7 @@ pub struct AddressGuard {
 impl Addresses {
     /// A place for one more socket, unless the address holds `most` already.
     pub fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressGuard> {
+        let address = network_of(address);
         let mut count = self.counts.entry(address).or_insert(0);
         if *count >= most {
             let is_new = *count == 0;
@@ -249,5 +259,11 @@ mod tests {
         drop(guards);
         assert!(addresses.counts.is_empty());
         assert!(addresses.enter(address, 1).is_some());
+        let in_network = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let _held = addresses.enter(in_network("2001:db8::1:1"), 1).expect("a place");
+        assert!(addresses.enter(in_network("2001:db8::ffff:2"), 1).is_none(), "one /64 is one");
+        assert!(addresses.enter(in_network("2001:db8:0:1::1"), 1).is_some());
+        let _mapped = addresses.enter(in_network("::ffff:192.0.2.1"), 1).expect("a place");
+        assert!(addresses.enter(in_network("192.0.2.1"), 1).is_none());
     }
 }

@@ -28,9 +28,10 @@ pub const DROP_REASONS: &[(&str, &str)] = &[
 /// Label values of `haus_connections_refused_total`.
 pub const REFUSAL_REASONS: &[(&str, &str)] = &[
     ("accept", "the kernel could not give a connection"),
-    ("address", "the client's address holds as many sockets as it may"),
+    ("address", "the client's network holds as many connections or sockets as it may"),
     ("descriptors", "the process has too few file descriptors left"),
     ("origin", "a browser of a foreign origin"),
+    ("unread", "the client did not take its answer at the least pace"),
 ];
 
 /// Seconds of database and network work.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::address::rate_key;
 use super::problem::{FieldError, Problem};
+use super::rules;
 use super::state::AppState;
 use crate::identity::sessions::Client;
 use crate::identity::{Access, Action, Person, Resource, authorize};
@@ -99,6 +100,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        rules::check_body(request.headers(), JSON_BODY_BYTES_MAX)?;
         if !is_json(request.headers()) {
             return Err(Problem::malformed("the body must be JSON: Content-Type: application/json"));
         }

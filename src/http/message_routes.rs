@@ -10,12 +10,13 @@ use uuid::Uuid;
 use super::changes::{problem, published};
 use super::extract::{Actor, JsonBody, PathOf, QueryOf};
 use super::idempotency::{IdempotencyKey, REPLAYED};
+use super::log_answer::{self, LogReader};
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
 use super::thread_routes::limit_of;
 use crate::identity::Action;
 use crate::messaging::history::{History, Range, history};
-use crate::messaging::log::{PAGE_UPDATES, VisibleUpdates, visible_updates};
+use crate::messaging::log::{PAGE_UPDATES, VisibleUpdates};
 use crate::messaging::read_marks::{self, ReadOk};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{SendBody, SendOk};
@@ -116,12 +117,12 @@ pub async fn updates(
     actor: Actor,
     PathOf(id): PathOf<Uuid>,
     QueryOf(query): QueryOf<UpdatesQuery>,
-) -> Result<Json<VisibleUpdates>, Problem> {
+) -> Result<Response, Problem> {
     actor.may(Action::Read)?;
     let limit = limit_of(query.limit, PAGE_UPDATES)?;
     let epoch = (state.ports.epoch)();
     let since = query.since.unwrap_or(0).max(0);
-    Ok(Json(visible_updates(&state.pool, actor.profile_id(), id, since, limit, epoch).await?))
+    log_answer::stream(state.pool, LogReader { actor: actor.profile_id(), thread: id, since, left: limit }, epoch).await
 }
 
 /// Move the own read mark forward

@@ -1,10 +1,12 @@
 //! What wraps every route: request ids, security headers, CORS, the last resort against panics.
 
 use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -12,10 +14,14 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use uuid::Uuid;
 
+use super::origins::Origins;
 use super::problem::Problem;
+use super::rules;
 use crate::config::{Config, Environment};
 use crate::protocol::ErrorCode;
 
+/// A request must be answered by then, its body included.
+const REQUEST: Duration = Duration::from_secs(30);
 /// Header that names a request in answers and logs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -28,26 +34,45 @@ pub fn current_request_id() -> String {
     CURRENT_REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
 }
 
+/// The answer, or after `most` 408.
+async fn within(most: Duration, answer: impl Future<Output = Response>) -> Response {
+    tokio::time::timeout(most, answer).await.unwrap_or_else(|_| {
+        let problem = Problem::new(ErrorCode::Unavailable, "the request took too long");
+        problem.with_status(StatusCode::REQUEST_TIMEOUT).into_response()
+    })
+}
+
 /// Wraps `router`. Headers a handler has set itself are kept.
-pub fn wrap(router: Router, config: &Config) -> Router {
-    let mut router = router.layer(cors(config)).layer(CatchPanicLayer::custom(panicked));
+pub fn wrap(router: Router, config: &Config, origins: Arc<Origins>) -> Router {
+    let mut router = router.layer(cors(origins)).layer(CatchPanicLayer::custom(panicked));
+    router = router.layer(from_fn(with_request_id));
     for (name, value) in security_headers(config) {
         router = router.layer(SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value)));
     }
-    router.layer(from_fn(with_request_id))
+    router
 }
 
 async fn with_request_id(request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
     let value = HeaderValue::from_str(&id);
-    let mut response = CURRENT_REQUEST_ID.scope(id, next.run(request)).await;
+    let answer = async move {
+        match rules::check(request.version(), request.headers()) {
+            Ok(()) => within(REQUEST, next.run(request)).await,
+            Err(problem) => {
+                let mut response = problem.into_response();
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response
+            }
+        }
+    };
+    let mut response = CURRENT_REQUEST_ID.scope(id, answer).await;
     if let Ok(value) = value {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-fn security_headers(config: &Config) -> Vec<(HeaderName, &'static str)> {
+pub fn security_headers(config: &Config) -> Vec<(HeaderName, &'static str)> {
     let mut headers = vec![
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -63,12 +88,8 @@ fn security_headers(config: &Config) -> Vec<(HeaderName, &'static str)> {
 }
 
 /// Other origins than the own one, by the allow-list. No cookies are used, so no credentials.
-fn cors(config: &Config) -> CorsLayer {
-    let origins = || config.origins.iter().map(|origin| origin.trim());
-    let allowed = match origins().any(|origin| origin == "*") {
-        true => AllowOrigin::any(),
-        false => AllowOrigin::list(origins().filter_map(|origin| HeaderValue::from_str(origin).ok())),
-    };
+fn cors(origins: Arc<Origins>) -> CorsLayer {
+    let allowed = AllowOrigin::predicate(move |origin, _| origins.allows(origin));
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
@@ -84,7 +105,7 @@ fn cors(config: &Config) -> CorsLayer {
             REQUEST_ID,
             HeaderName::from_static("idempotency-replayed"),
         ])
-        .max_age(std::time::Duration::from_secs(3600))
+        .max_age(Duration::from_secs(3600))
 }
 
 /// The panic itself was logged by the panic hook; the client learns nothing but the request id.

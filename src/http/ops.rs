@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Extension};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::address::is_direct_loopback;
 use super::problem::Problem;
 use crate::courier::{Courier, Health};
 use crate::identity::RevokedSet;
@@ -60,13 +61,31 @@ pub async fn healthz() -> &'static str {
     "ok"
 }
 
-/// 200 when this node may be given traffic, else 503; the same body either way. A courier that is down costs latency
-/// only: it is named, and the node stays ready.
-pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
+/// 200 when this node may be given traffic, else 503. What it looks at is for whoever asks from this very machine.
+pub async fn readyz(
+    Extension(vitals): Extension<Vitals>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let (status, body) = look(&vitals);
+    match is_direct_loopback(peer.ip(), &headers) {
+        true => (status, Json(body)).into_response(),
+        false => (status, Json(serde_json::json!({"ready": body.ready}))).into_response(),
+    }
+}
+
+/// The same on the address for operators, with what it looks at.
+pub async fn operator_readyz(Extension(vitals): Extension<Vitals>) -> Response {
+    let (status, body) = look(&vitals);
+    (status, Json(body)).into_response()
+}
+
+/// A courier that is down costs latency only: it is named, and the node stays ready.
+fn look(vitals: &Vitals) -> (StatusCode, Ready) {
     let draining = vitals.draining.load(Ordering::Relaxed);
     let database = match (vitals.unsafe_database)() {
         Some(reason) => reason,
-        None if is_silent(&vitals) => "unreachable".to_owned(),
+        None if is_silent(vitals) => "unreachable".to_owned(),
         None if vitals.partition_missing.load(Ordering::Relaxed) => "next partition of messages missing".to_owned(),
         None => "ok".to_owned(),
     };
@@ -85,7 +104,7 @@ pub async fn readyz(Extension(vitals): Extension<Vitals>) -> Response {
         checks: Checks { database, log, courier, canary_age_ms: vitals.courier.canary_age_ms() },
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
+    (status, body)
 }
 
 /// Whether the database has not answered for too long, or the log was not read for as long as that may take.
@@ -93,9 +112,9 @@ fn is_silent(vitals: &Vitals) -> bool {
     vitals.node.poll_age().is_none() || vitals.revoked.poll_age_ms() > DATABASE_AGE_MS
 }
 
-/// Prometheus text, to loopback only.
-pub async fn metrics(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> Response {
-    if !peer.ip().is_loopback() {
+/// Prometheus text, for whoever asks from this very machine.
+pub async fn metrics(ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap) -> Response {
+    if !is_direct_loopback(peer.ip(), &headers) {
         return Problem::new(ErrorCode::NotFound, "no such path").into_response();
     }
     operator_metrics().await

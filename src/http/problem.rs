@@ -100,6 +100,21 @@ impl From<IdentityError> for Problem {
     }
 }
 
+/// A problem's body as JSON, for answers made below the routes.
+pub fn body(code: ErrorCode, status: u16, detail: &str, request_id: &str) -> Vec<u8> {
+    let body = ProblemBody {
+        kind: format!("urn:haus:problem:{}", code.as_str()),
+        title: title(code),
+        status,
+        code: ErrorName(code),
+        detail: detail.to_owned(),
+        request_id: request_id.to_owned(),
+        errors: Vec::new(),
+        details: None,
+    };
+    serde_json::to_vec(&body).unwrap_or_default()
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self { refusal, status, errors } = self;

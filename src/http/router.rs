@@ -1,7 +1,7 @@
 //! The one list of routes, the router and the OpenAPI document made from it.
 
 use axum::Router;
-use axum::response::IntoResponse;
+use axum::http::HeaderMap;
 use axum::routing::get;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::state::AppState;
 use super::{
-    asyncapi, auth_routes, common_problems, member_routes, message_routes, middleware, page, profile_routes,
+    auth_routes, common_problems, documents, member_routes, message_routes, middleware, page, profile_routes,
     search_routes, session_routes, settings_routes, system_settings_routes, thread_routes, well_known,
 };
 
@@ -67,17 +67,21 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// The router with everything around it, and the document it serves at `/openapi.json`.
 pub fn api_router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
+    let (config, origins) = (state.config.clone(), state.origins.clone());
+    let (router, document) = bare_router(state);
+    (middleware::wrap(router, &config, origins), document)
+}
+
+/// The same with nothing around it, for more routes to be added.
+pub(super) fn bare_router(state: AppState) -> (Router, utoipa::openapi::OpenApi) {
     let (router, mut document) = routes().split_for_parts();
     common_problems::add(&mut document);
-    let served = axum::Json(document.clone());
-    let sockets = axum::Json(asyncapi::document());
-    let config = state.config.clone();
     let router = router
         .merge(page::page_router())
-        .route("/openapi.json", get(move || std::future::ready(served.clone().into_response())))
-        .route("/asyncapi.json", get(move || std::future::ready(sockets.clone().into_response())))
+        .route("/openapi.json", get(|headers: HeaderMap| std::future::ready(documents::openapi(&headers))))
+        .route("/asyncapi.json", get(|headers: HeaderMap| std::future::ready(documents::asyncapi(&headers))))
         .fallback(well_known::not_found)
         .method_not_allowed_fallback(well_known::method_not_allowed)
         .with_state(state);
-    (middleware::wrap(router, &config), document)
+    (router, document)
 }

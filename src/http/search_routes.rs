@@ -12,6 +12,7 @@ use super::problem::{Problem, ProblemBody};
 use super::rate_limit::Limit;
 use super::state::AppState;
 use crate::identity::{Action, IdentityError};
+use crate::protocol::size::{PAGE_BYTES, fitting};
 use crate::protocol::types::Profile;
 
 /// Characters of a search.
@@ -60,10 +61,13 @@ pub async fn profiles(
     }
     state.rate_limits.take(Limit::Search, actor.profile_id().to_string(), Instant::now())?;
     let found = state.identity.search_profiles(&actor.person.subject(), words, cursor, limit).await;
-    let found = found.map_err(|error| match error {
+    let mut found = found.map_err(|error| match error {
         IdentityError::NotFound(_) => Problem::malformed("cursor is not one of this search"),
         other => other.into(),
     })?;
+    let fits = fitting(&found.profiles, PAGE_BYTES);
+    found.more |= fits < found.profiles.len();
+    found.profiles.truncate(fits);
     let next_cursor = found.profiles.last().filter(|_| found.more).map(|profile| profile.id);
     Ok(Json(ProfileList { items: found.profiles, next_cursor }))
 }

@@ -15,6 +15,7 @@ use super::state::AppState;
 use crate::identity::Action;
 use crate::identity::sessions::SessionView;
 use crate::identity::tickets::TICKET_TTL_MS;
+use crate::protocol::size::{PAGE_BYTES, fitting};
 
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +48,9 @@ pub async fn list(
     if more {
         items.pop();
     }
+    let fits = fitting(&items, PAGE_BYTES);
+    let more = more || fits < items.len();
+    items.truncate(fits);
     let next_cursor = items.last().filter(|_| more).map(|session| session.id);
     Ok(Json(SessionList { items, next_cursor }))
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::problem::Problem;
+use super::progress::Connection;
 use super::state::AppState;
 use crate::limits::Addresses;
 use crate::protocol::{CloseCode, ErrorCode, frame};
@@ -23,11 +25,6 @@ use crate::telemetry::metrics;
 
 /// The subprotocol served.
 const PROTOCOL: &str = "haus.v1";
-
-/// Bytes that the kernel holds for a socket until the peer has them (it keeps as much again for its own accounts). Left
-/// to itself it takes some megabytes for one that does not read, and a reader of 20 KB a second seems to take nothing for
-/// a minute, as the kernel says that there is room only when a third of that is gone.
-const SEND_BUFFER: usize = 64 << 10;
 
 /// What upgrades need besides the state of all routes.
 #[derive(Clone)]
@@ -54,28 +51,22 @@ pub async fn upgrade(
     mut request: Request<Body>,
 ) -> Response<Body> {
     let headers = request.headers();
-    let has = |name, wanted: &str| {
-        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
-        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(wanted))
-    };
-    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
-        return Problem::new(ErrorCode::Invalid, "this path speaks websocket only")
-            .with_status(StatusCode::BAD_REQUEST)
-            .into_response();
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return bad("a websocket is opened by GET in HTTP/1.1").into_response();
     }
-    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
-        let mut response = Problem::new(ErrorCode::Invalid, "websocket version 13 is needed")
-            .with_status(StatusCode::UPGRADE_REQUIRED)
-            .into_response();
+    if !names(headers, header::CONNECTION, "upgrade") || !names(headers, header::UPGRADE, "websocket") {
+        return bad("this path speaks websocket only").into_response();
+    }
+    if !names(headers, header::SEC_WEBSOCKET_VERSION, "13") {
+        let mut response =
+            bad("websocket version 13 is needed").with_status(StatusCode::UPGRADE_REQUIRED).into_response();
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return response;
     }
-    let Some(accept) = headers.get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes())) else {
-        return Problem::new(ErrorCode::Invalid, "Sec-WebSocket-Key: missing")
-            .with_status(StatusCode::BAD_REQUEST)
-            .into_response();
+    let Some(accept) = accept_key(headers) else {
+        return bad("Sec-WebSocket-Key: must be 16 bytes in base64").into_response();
     };
-    if !origin_allowed(headers, &state) {
+    if !state.origins.may_open(headers) {
         metrics().connections_refused.with_label_values(&["origin"]).inc();
         return Problem::new(ErrorCode::Forbidden, "this origin is not allowed").into_response();
     }
@@ -115,11 +106,8 @@ pub async fn upgrade(
 /// The bare socket and what had been read behind the request.
 async fn take_over(on_upgrade: OnUpgrade) -> Result<(std::net::TcpStream, Vec<u8>), String> {
     let upgraded = on_upgrade.await.map_err(|error| error.to_string())?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| "not a TCP stream".to_owned())?;
-    let stream = parts.io.into_inner().into_std().map_err(|error| error.to_string())?;
-    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
-        tracing::debug!(%error, "send buffer");
-    }
+    let parts = upgraded.downcast::<TokioIo<Connection>>().map_err(|_| "not a TCP stream".to_owned())?;
+    let stream = parts.io.into_inner().into_inner().into_std().map_err(|error| error.to_string())?;
     Ok((stream, parts.read_buf.to_vec()))
 }
 
@@ -146,16 +134,20 @@ fn offer(headers: &HeaderMap) -> Offer {
     offer
 }
 
-/// No `Origin`: a native client. The own host and the allow-list pass; everything else, `null` included, does not.
-fn origin_allowed(headers: &HeaderMap, state: &AppState) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let own = ["http://", "https://"]
-        .iter()
-        .any(|scheme| origin.strip_prefix(scheme).is_some_and(|rest| !host.is_empty() && rest == host));
-    let public = state.config.public_url.as_deref().map(|url| url.trim_end_matches('/'));
-    own || public == Some(origin) || state.config.origins.iter().any(|allowed| allowed.trim() == origin)
+fn bad(detail: &str) -> Problem {
+    Problem::malformed(detail)
+}
+
+/// Whether a list header names `wanted`, over however many lines it goes.
+fn names(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
+    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// The answer to `Sec-WebSocket-Key` (RFC 6455, 4.2.1), which is 16 bytes in base64.
+fn accept_key(headers: &HeaderMap) -> Option<String> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
+    STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16).then(|| derive_accept_key(key))
 }
 
 fn with_retry_after(mut response: Response<Body>) -> Response<Body> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlx::PgPool;
 
 use super::address::TrustedProxies;
+use super::origins::Origins;
 use super::rate_limit::RateLimits;
 use crate::config::Config;
 use crate::identity::Identity;
@@ -33,6 +34,7 @@ pub struct AppState {
     pub pool: PgPool,
     pub rate_limits: Arc<RateLimits>,
     pub trusted_proxies: Arc<TrustedProxies>,
+    pub origins: Arc<Origins>,
     pub ports: Ports,
     pub work: Arc<WorkRates>,
 }
@@ -41,11 +43,12 @@ impl AppState {
     /// State with empty rate limits.
     ///
     /// # Errors
-    /// The text of the first entry of `HAUS_TRUSTED_PROXIES` that is no network.
+    /// The first entry of `HAUS_TRUSTED_PROXIES`, `HAUS_PUBLIC_URL` or `HAUS_ORIGINS` that is none, named.
     pub fn new(identity: Arc<Identity>, config: Arc<Config>, pool: PgPool, ports: Ports) -> Result<Self, String> {
         let trusted_proxies = Arc::new(TrustedProxies::parse(&config.trusted_proxies)?);
+        let origins = Arc::new(Origins::parse(config.public_url.as_deref(), &config.origins)?);
         let rate_limits = Arc::new(RateLimits::new(config.limits_on()));
         let work = ports.work.clone();
-        Ok(Self { work, identity, config, pool, rate_limits, trusted_proxies, ports })
+        Ok(Self { work, identity, config, pool, rate_limits, trusted_proxies, origins, ports })
     }
 }

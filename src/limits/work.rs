@@ -1,13 +1,14 @@
 //! Rates of everything that writes or reads much, by person and by address: one function for socket and REST. Sends have a
 //! limit of their own, log-in and its like too.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
 use uuid::Uuid;
 
+use super::network_of;
 use crate::telemetry::metrics;
 
 /// An address has the buckets of so many people: behind one may be a household or an office.
@@ -106,7 +107,7 @@ impl WorkRates {
     fn take_at(&self, work: Work, person: Uuid, address: IpAddr, n: u32, now_ms: u64) -> Result<(), u32> {
         self.sweep(now_ms);
         let n = n.min(work.shape().0);
-        let (person, address) = (Key::Person(person), Key::Address(network(address)));
+        let (person, address) = (Key::Person(person), Key::Address(network_of(address)));
         self.draw(work, person, n, now_ms)?;
         self.draw(work, address, n, now_ms).inspect_err(|_| self.give_back(work, person, n))
     }
@@ -161,14 +162,6 @@ fn refill(bucket: &mut Bucket, size: i64, per_s: i64, now_ms: u64) {
     let since_ms = now_ms.saturating_sub(bucket.at_ms).min(u64::from(u32::MAX)) as i64;
     bucket.level = (bucket.level + since_ms * per_s).min(size);
     bucket.at_ms = bucket.at_ms.max(now_ms);
-}
-
-/// What one customer of a provider usually has to themselves: all of IPv4, /64 of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & (u128::MAX << 64))),
-        address => address,
-    }
 }
 
 #[cfg(test)]

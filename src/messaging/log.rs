@@ -56,6 +56,15 @@ pub struct VisibleUpdates {
     pub epoch: String,
 }
 
+/// Part of [`VisibleUpdates`].
+#[derive(Debug)]
+pub struct VisiblePiece {
+    pub updates: Vec<Box<RawValue>>,
+    /// Position of the last of them; where to go on from.
+    pub last: i64,
+    pub head: i64,
+}
+
 /// Columns of a row of the log; what a reader adds comes behind them.
 const LOG_COLUMNS: usize = 24;
 
@@ -191,7 +200,8 @@ pub async fn poll(pool: &PgPool, position: Option<String>, rows: i32) -> Result<
     parse().map_err(|error| db::refusal("poll", &error))
 }
 
-/// The log of a thread as `actor` may see it, after `since`.
+/// A piece of the log of a thread as `actor` may see it, after `since`: at most `limit` updates and about `bytes` bytes,
+/// one update at least where there is one.
 ///
 /// # Errors
 /// `not_found` for who never was a member; `unavailable`.
@@ -201,13 +211,14 @@ pub async fn visible_updates(
     thread: Uuid,
     since: i64,
     limit: i64,
-    epoch: String,
-) -> Result<VisibleUpdates, Refusal> {
-    let statement = sqlx::query(select_log!("visible_updates($1, $2, $3, $4)"))
+    bytes: i64,
+) -> Result<VisiblePiece, Refusal> {
+    let statement = sqlx::query(select_log!("visible_updates($1, $2, $3, $4, $5)"))
         .bind(actor)
         .bind(thread)
         .bind(since)
-        .bind(limit.clamp(1, PAGE_UPDATES) as i32);
+        .bind(limit.clamp(1, PAGE_UPDATES) as i32)
+        .bind(bytes);
     let rows = db::fetch(pool, "visible_updates", statement).await?;
     let Some((first, rest)) = rows.split_first() else {
         return Err(Refusal::new(ErrorCode::NotFound, "no such thread"));
@@ -215,12 +226,14 @@ pub async fn visible_updates(
     let read = || {
         let head = first.try_get(1)?;
         let mut updates = Vec::with_capacity(rest.len());
+        let mut last = since;
         for row in rest {
             let json = frame::payload(&log_row(row)?.frame).to_vec();
             let text = String::from_utf8(json).map_err(|error| sqlx::Error::Decode(error.into()))?;
             updates.push(RawValue::from_string(text).map_err(|error| sqlx::Error::Decode(error.into()))?);
+            last = row.try_get(1)?;
         }
-        Ok(VisibleUpdates { updates, head, epoch })
+        Ok(VisiblePiece { updates, last, head })
     };
     read().map_err(|error| db::refusal("visible_updates", &error))
 }

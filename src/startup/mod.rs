@@ -198,23 +198,25 @@ pub async fn run(
     };
     let per_address = if config.limits_on() { config.sockets_per_address } else { u32::MAX };
     let sockets = Sockets { node: node.clone(), addresses: Arc::new(Addresses::default()), per_address };
-    let routes = site::site(state, sockets, vitals.clone());
+    let operators = site::operators(&state, vitals.clone());
+    let routes = site::site(state, sockets, vitals);
     listener.set_nonblocking(true).map_err(StartupError::failed)?;
     // The library's backlog of 128 makes a storm of connects wait for repeated SYNs.
     rustix::net::listen(&listener, BACKLOG).map_err(StartupError::failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartupError::failed)?;
     let address = listener.local_addr().map_err(StartupError::failed)?;
     let (stop, stopped) = watch::channel(false);
-    let connections = Connections::within_descriptor_limit();
+    let connections = Connections::within_descriptor_limit(&config).map_err(StartupError::Setting)?;
     if !config.limits_on() {
         tracing::warn!("HAUS_LIMITS=off: rates and caps per address and profile are lifted");
     }
-    let serving = tokio::spawn(server::serve(listener, routes, connections.clone(), stopped.clone()));
+    let serving = tokio::spawn(server::serve(listener, routes, connections, stopped.clone()));
     if let Some(ops) = config.ops_listen {
         let listener = tokio::net::TcpListener::bind(ops)
             .await
             .map_err(|error| StartupError::Setting(format!("HAUS_OPS_LISTEN: {ops}: {error}")))?;
-        tokio::spawn(server::serve(listener, site::operators(vitals), connections, stopped));
+        let connections = Connections::of_operators(&config).map_err(StartupError::Setting)?;
+        tokio::spawn(server::serve(listener, operators, connections, stopped));
     }
     // The first poll tells that the log can be read; readiness waits for it.
     wait_until(Duration::from_secs(5), || node.poll_age().is_some()).await;

@@ -8,6 +8,7 @@ mod consent;
 mod counts;
 mod courier;
 mod deploy;
+mod edge;
 mod failover;
 mod faults;
 mod ghosts;

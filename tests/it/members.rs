@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::people::{World, add, change, code, json, one, patch, remove};
 
 async fn seqs_seen(world: &World, actor: Uuid, thread: Uuid) -> Vec<i64> {
-    let page = visible_updates(&world.pool, actor, thread, 0, 1000, String::new()).await.expect("visible");
+    let page = visible_updates(&world.pool, actor, thread, 0, 1000, 1 << 20).await.expect("visible");
     let seq = |frame: &str| serde_json::from_str::<Value>(frame).unwrap()["seq"].as_i64().unwrap();
     page.updates.iter().map(|frame| seq(frame.get())).collect()
 }
@@ -49,13 +49,13 @@ async fn a_person_sees_its_stays_and_nothing_else() {
     assert_eq!(seqs_seen(&world, c, thread).await, vec![5, 6, 7, 8]);
     assert_eq!(contents_seen(&world, b, thread).await, ["one", "three"]);
     assert_eq!(contents_seen(&world, c, thread).await, ["three", "four"]);
-    let head = visible_updates(&world.pool, b, thread, 0, 1000, String::new()).await.expect("visible").head;
+    let head = visible_updates(&world.pool, b, thread, 0, 1000, 1 << 20).await.expect("visible").head;
     assert_eq!(head, 7, "the head of a stay that ended is its end");
     assert_eq!(code(open(&world.pool, b, thread, 50).await), ErrorCode::NotFound);
     assert_eq!(code(snapshot(&world.pool, b, thread).await.map(|_| ())), ErrorCode::NotFound);
     let stranger = world.person().await;
     assert_eq!(code(history(&world.pool, stranger, thread, Range::After(0), 9).await), ErrorCode::NotFound);
-    assert_eq!(code(visible_updates(&world.pool, stranger, thread, 0, 9, String::new()).await), ErrorCode::NotFound);
+    assert_eq!(code(visible_updates(&world.pool, stranger, thread, 0, 9, 1 << 20).await), ErrorCode::NotFound);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use haus::identity::{Identity, IdentitySettings, Keys, PasswordCost, keys};
+use haus::identity::{Identity, IdentitySettings, Keys, PasswordCost, binding, keys};
 use haus::messaging::send::append;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
@@ -18,23 +18,23 @@ use crate::rig::node::{Node, Settings};
 use crate::socket::Client;
 
 /// Most that a client that does not read may cost, bytes.
-const MOST: u64 = 128 << 10;
+pub const MOST: u64 = 128 << 10;
 /// Clients that do not read.
-const DEAF: u64 = 120;
+pub const DEAF: u64 = 120;
 
 /// A node in a process of its own, and somebody whose answers are as large as they get.
-struct Outside {
+pub struct Outside {
     node: Node,
-    address: String,
-    http: reqwest::Client,
-    token: String,
-    thread: Uuid,
+    pub address: String,
+    pub http: reqwest::Client,
+    pub token: String,
+    pub thread: Uuid,
     _logs: Folder,
     _world: World,
 }
 
 impl Outside {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let world = World::new().await;
         let root = keys::parse_root_key(SECRET_KEY).unwrap();
         let settings = IdentitySettings {
@@ -44,6 +44,8 @@ impl Outside {
             password_cores: 1,
         };
         let identity = Identity::new(world.pool.clone(), &Keys::derive(&root).unwrap(), settings).unwrap();
+        // Before there are people: those of a test are made without a key.
+        binding::bind(&world.pool, Keys::derive(&root).unwrap()).await.unwrap();
         let me = world.person().await;
         let others = world.people(120).await;
         let thread = world.group(me, &others).await;
@@ -88,7 +90,7 @@ impl Outside {
     }
 
     /// A gauge or counter of the node.
-    async fn metric(&self, name: &str) -> u64 {
+    pub async fn metric(&self, name: &str) -> u64 {
         let text = self.http.get(format!("http://{}/metrics", self.address)).send().await.unwrap();
         let text = text.text().await.unwrap();
         let line = text.lines().find(|line| line.split(' ').next() == Some(name));
