@@ -95,16 +95,20 @@ impl Connections {
         })
     }
 
-    /// A place for a connection of `peer`; else the reason why there is none.
-    fn enter(self: &Arc<Self>, peer: SocketAddr) -> Result<Place, &'static str> {
+    /// A place for a connection of `peer`, where there is one.
+    fn enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         let sockets = if self.counts_sockets { metrics().sockets.get().max(0) as usize } else { 0 };
         if self.open.load(Ordering::Relaxed) + sockets >= self.most {
-            return Err("descriptors");
+            metrics().connections_refused.with_label_values(&["descriptors"]).inc();
+            return None;
         }
         let per_address = if self.proxies.is_proxy(peer.ip()) { u32::MAX } else { self.per_address };
-        let guard = self.addresses.enter(peer.ip(), per_address).ok_or("address")?;
+        let Some(guard) = self.addresses.enter(peer.ip(), per_address) else {
+            metrics().connections_refused.with_label_values(&["address"]).inc();
+            return None;
+        };
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { connections: self.clone(), _guard: guard })
+        Some(Place { connections: self.clone(), _guard: guard })
     }
 }
 
@@ -137,13 +141,10 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => match connections.enter(peer) {
-                Ok(place) => {
+                Some(place) => {
                     tokio::spawn(connection(stream, peer, router.clone(), place, stop.clone()));
                 }
-                Err(why) => {
-                    metrics().connections_refused.with_label_values(&[why]).inc();
-                    refuse(stream, connections.refusals.full());
-                }
+                None => refuse(stream, connections.refusals.full()),
             },
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
