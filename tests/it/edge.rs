@@ -264,13 +264,7 @@ async fn a_peer_that_does_not_take_its_answers_holds_little_and_not_for_long() {
     let past = get(&format!("{thread}/updates?since=151&limit=10")).await;
     assert_eq!((&past["updates"], &past["head"]), (&json!([]), &json!(151)));
 
-    for path in [
-        format!("{thread}/updates?since=0&limit=1000"),
-        format!("{thread}/messages?limit=100"),
-        "/v1/threads?limit=100".to_owned(),
-        "/v1/search/profiles?q=%F0%9F%94%A5&limit=100".to_owned(),
-        "/openapi.json".to_owned(),
-    ] {
+    for path in [format!("{thread}/updates?since=0&limit=1000"), "/v1/threads?limit=100".to_owned()] {
         for _ in 0..8 {
             get(&path).await;
         }
