@@ -122,7 +122,9 @@ fn the_documents_say_what_is_on_the_wire() {
     };
     for document in [&openapi, &asyncapi] {
         let values = enums(document);
-        assert!(values.iter().all(|value| *value == value.to_uppercase()), "{values:?}");
+        // Those of the schema are in capitals, those of settings in small letters; Rust's own names are neither.
+        let plain = |value: &String| *value == value.to_uppercase() || *value == value.to_lowercase();
+        assert!(values.iter().all(plain), "{values:?}");
         assert!(values.contains("GROUP") && values.contains("MODERATOR"), "{values:?}");
     }
     let mut checked = 0;
