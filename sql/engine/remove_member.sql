@@ -39,7 +39,7 @@ BEGIN
     END IF;
     v_data := jsonb_build_object('profileIds', jsonb_build_array(p_profile), 'byId', p_actor, 'reason', v_reason);
     v_left := engine.append_update(p_thread, p_actor, 9::smallint, v_data);
-    UPDATE thread_spans SET leave_seq = v_left.seq, leave_no = v_thread.no
+    UPDATE thread_spans SET leave_seq = v_left.seq, leave_no = v_thread.no, leave_name = v_thread.name
     WHERE thread_id = p_thread AND profile_id = p_profile AND leave_seq IS NULL;
     UPDATE thread_members SET left_at = clock_timestamp(), role = 'MEMBER' WHERE thread_id = p_thread AND profile_id = p_profile;
     UPDATE threads SET member_count = member_count - 1 WHERE id = p_thread;

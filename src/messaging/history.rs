@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::db;
 use super::members::{MEMBERS, member};
+use super::people::{ThreadPosition, people};
 use super::render_log::{media_type, message_type, time};
-use super::rows::{Membership, membership, people, select_from};
+use super::rows::{Membership, membership, select_from};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::size::{PAGE_BYTES, fitting, fitting_threads, json_bytes};
 use crate::protocol::types::{Message, ThreadMember, ThreadRow};
@@ -25,8 +26,6 @@ pub const SNAPSHOT_MESSAGES: i64 = 50;
 pub const OPEN_MEMBERS: i32 = 100;
 /// What these may take of [`PAGE_BYTES`]; the messages get what is left.
 pub const OPEN_MEMBERS_BYTES: usize = 32 << 10;
-/// Threads in the snapshot of a user stream and in the `auth` reply.
-pub const FIRST_THREADS: usize = 200;
 
 /// Which part of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +76,13 @@ pub struct ThreadSnapshot {
     pub member_count: i32,
 }
 
-/// `d` of the `snapshot` of a user stream; `seq` stands in the frame.
-#[derive(Debug, Clone, Serialize)]
+/// What a `snapshot` of a user stream says, and where every thread of the person stands in the same database snapshot.
+#[derive(Debug, Clone)]
 pub struct UserSnapshot {
-    #[serde(skip)]
     pub seq: i64,
+    /// The first of these, as many as fit.
     pub threads: Vec<ThreadRow>,
+    pub positions: Vec<ThreadPosition>,
     pub next: Option<String>,
     pub inbox: serde_json::Value,
     pub settings: serde_json::Value,
@@ -183,12 +183,14 @@ pub async fn user_snapshot(pool: &PgPool, profile: Uuid) -> Result<UserSnapshot,
         Some(row) => row.try_get(0).map_err(|error| db::refusal("user_snapshot", &error))?,
         None => json!({}),
     };
-    let first = person.threads.iter().take(FIRST_THREADS).map(|thread| &thread.row);
+    let positions: Vec<ThreadPosition> = person.positions().collect();
+    let first = person.threads.iter().map(|thread| &thread.row);
     let count = fitting_threads(first, PAGE_BYTES - json_bytes(&settings).min(PAGE_BYTES));
-    let more = person.threads.len() > count;
+    let more = positions.len() > count;
     let threads: Vec<ThreadRow> = person.threads.into_iter().take(count).map(|thread| thread.row).collect();
     let next = threads.last().filter(|_| more).map(super::rows::cursor_after);
-    Ok(UserSnapshot { seq: person.user_seq, threads, next, inbox: json!({"unseen": 0, "unread": 0}), settings })
+    let inbox = json!({"unseen": 0, "unread": 0});
+    Ok(UserSnapshot { seq: person.user_seq, threads, positions, next, inbox, settings })
 }
 
 async fn whole(pool: &PgPool, actor: Uuid, thread: Uuid, limit: i64) -> Result<ThreadSnapshot, Refusal> {

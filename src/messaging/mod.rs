@@ -11,6 +11,7 @@ pub mod log;
 pub mod lookups;
 pub mod members;
 pub mod memberships;
+pub mod people;
 pub mod read_marks;
 pub mod render;
 mod render_log;

@@ -13,8 +13,6 @@ use crate::protocol::size::{PAGE_BYTES, fitting_threads};
 use crate::protocol::time::Timestamp;
 use crate::protocol::types::{Peer, ThreadRole, ThreadRow, ThreadType, UserRole, UserStatus};
 
-/// Most profiles in one call of [`people`].
-pub const PEOPLE: usize = 64;
 /// Most rows of one page of [`list`].
 pub const LIST_ROWS: i64 = 200;
 
@@ -31,18 +29,6 @@ macro_rules! select_from {
 }
 pub(super) use select_from;
 
-/// A person and every thread it is an active member of, newest first, as of one database snapshot.
-#[derive(Debug, Clone)]
-pub struct Person {
-    pub profile_id: Uuid,
-    pub display_name: String,
-    pub role: UserRole,
-    pub status: UserStatus,
-    /// Head of the user stream.
-    pub user_seq: i64,
-    pub threads: Vec<MemberThread>,
-}
-
 /// A thread as one member sees it, and where its present stay begins.
 #[derive(Debug, Clone)]
 pub struct MemberThread {
@@ -55,7 +41,7 @@ pub struct MemberThread {
 pub struct Membership {
     pub profile_id: Uuid,
     pub thread: MemberThread,
-    /// The stay has ended: nothing of the thread but its name may be told.
+    /// The stay has ended: the thread is as it was then.
     pub has_left: bool,
 }
 
@@ -65,28 +51,6 @@ pub struct ThreadPage {
     pub threads: Vec<MemberThread>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<String>,
-}
-
-/// People with all their threads, in one call and one snapshot for up to [`PEOPLE`] profiles, in the order
-/// of their ids. Unknown ids are left out.
-///
-/// # Errors
-/// `unavailable`; `invalid` above [`PEOPLE`].
-pub async fn people(pool: &PgPool, profiles: &[Uuid]) -> Result<Vec<Person>, Refusal> {
-    if profiles.len() > PEOPLE {
-        return Err(Refusal::new(ErrorCode::Invalid, "too many profiles in one call"));
-    }
-    let mut ids = profiles.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    let statement = sqlx::query(
-        "SELECT profile_id, display_name, profile_role, status, user_seq, thread_id, type, name, description, avatar, \
-         house_id, is_archived, is_muted, member_count, seq, no, created_at, last_message_at, role, mark_no, mark_rev, \
-         muted_until, join_seq, mentions, peer_id, peer_name, peer_avatar FROM engine.people_threads($1)",
-    )
-    .bind(ids);
-    let rows = db::fetch(pool, "people", statement).await?;
-    rows.iter().map(person).collect::<Result<_, _>>().map_err(|error| db::refusal("people", &error))
 }
 
 /// A page of one person's threads, newest first. `limit` is cut to 1…[`LIST_ROWS`].
@@ -140,118 +104,6 @@ fn decode_cursor(cursor: &str) -> Result<(DateTime<Utc>, Uuid), Refusal> {
     parse().ok_or_else(|| Refusal::new(ErrorCode::Invalid, "cursor: not one of this server"))
 }
 
-/// A row of `engine.people_threads`: the columns of `engine.person_thread`, those of threads as arrays.
-fn person(row: &PgRow) -> Result<Person, sqlx::Error> {
-    let status = user_status(row)?;
-    let ids: Vec<Uuid> = column(row, 5)?;
-    let mut columns = Columns {
-        kinds: column(row, 6)?,
-        names: column(row, 7)?,
-        descriptions: column(row, 8)?,
-        avatars: column(row, 9)?,
-        houses: column(row, 10)?,
-        archived: column(row, 11)?,
-        muted: column(row, 12)?,
-        counts: column(row, 13)?,
-        seqs: column(row, 14)?,
-        nos: column(row, 15)?,
-        created: column(row, 16)?,
-        last_messages: column(row, 17)?,
-        roles: column(row, 18)?,
-        marks: column(row, 19)?,
-        mark_revs: column(row, 20)?,
-        muted_until: column(row, 21)?,
-        joins: column(row, 22)?,
-        mentions: column(row, 23)?,
-        peers: column(row, 24)?,
-        peer_names: column(row, 25)?,
-        peer_avatars: column(row, 26)?,
-    };
-    let threads = ids.into_iter().enumerate().map(|(at, id)| columns.thread(at, id, status));
-    Ok(Person {
-        profile_id: row.try_get(0)?,
-        display_name: row.try_get(1)?,
-        role: user_role(row)?,
-        status,
-        user_seq: row.try_get(4)?,
-        threads: threads.collect::<Result<_, _>>()?,
-    })
-}
-
-/// An array column; NULL is the empty one.
-fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<Vec<T>, sqlx::Error>
-where
-    Vec<T>: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    Ok(row.try_get::<Option<Vec<T>>, _>(index)?.unwrap_or_default())
-}
-
-/// The arrays of a person's threads.
-struct Columns {
-    kinds: Vec<String>,
-    names: Vec<Option<String>>,
-    descriptions: Vec<Option<String>>,
-    avatars: Vec<Option<String>>,
-    houses: Vec<Option<Uuid>>,
-    archived: Vec<bool>,
-    muted: Vec<bool>,
-    counts: Vec<i32>,
-    seqs: Vec<i64>,
-    nos: Vec<i64>,
-    created: Vec<DateTime<Utc>>,
-    last_messages: Vec<Option<DateTime<Utc>>>,
-    roles: Vec<String>,
-    marks: Vec<i64>,
-    mark_revs: Vec<i32>,
-    muted_until: Vec<Option<DateTime<Utc>>>,
-    joins: Vec<i64>,
-    mentions: Vec<i64>,
-    peers: Vec<Option<Uuid>>,
-    peer_names: Vec<Option<String>>,
-    peer_avatars: Vec<Option<String>>,
-}
-
-impl Columns {
-    /// Thread number `at`, taken out.
-    fn thread(&mut self, at: usize, id: Uuid, status: UserStatus) -> Result<MemberThread, sqlx::Error> {
-        let peer = match at_of(&mut self.peers, at)? {
-            Some(id) => {
-                let display_name = at_of(&mut self.peer_names, at)?.unwrap_or_default();
-                Some(Peer { id, display_name, avatar: at_of(&mut self.peer_avatars, at)? })
-            }
-            None => None,
-        };
-        Parts {
-            id,
-            kind: &at_of(&mut self.kinds, at)?,
-            name: at_of(&mut self.names, at)?,
-            description: at_of(&mut self.descriptions, at)?,
-            avatar: at_of(&mut self.avatars, at)?,
-            house_id: at_of(&mut self.houses, at)?,
-            is_archived: at_of(&mut self.archived, at)?,
-            is_muted: at_of(&mut self.muted, at)?,
-            member_count: at_of(&mut self.counts, at)?,
-            seq: at_of(&mut self.seqs, at)?,
-            no: at_of(&mut self.nos, at)?,
-            created_at: at_of(&mut self.created, at)?,
-            last_message_at: at_of(&mut self.last_messages, at)?,
-            role: &at_of(&mut self.roles, at)?,
-            mark_no: at_of(&mut self.marks, at)?,
-            mark_rev: at_of(&mut self.mark_revs, at)?,
-            muted_until: at_of(&mut self.muted_until, at)?,
-            join_seq: at_of(&mut self.joins, at)?,
-            mentions: at_of(&mut self.mentions, at)?,
-            peer,
-        }
-        .thread(status)
-    }
-}
-
-fn at_of<T: Default>(column: &mut [T], at: usize) -> Result<T, sqlx::Error> {
-    let missing = || sqlx::Error::Decode("arrays of a person's threads differ in length".into());
-    column.get_mut(at).map(std::mem::take).ok_or_else(missing)
-}
-
 pub(super) fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {
     let status = user_status(row)?;
     Ok(Membership {
@@ -261,12 +113,12 @@ pub(super) fn membership(row: &PgRow) -> Result<Membership, sqlx::Error> {
     })
 }
 
-fn user_role(row: &PgRow) -> Result<UserRole, sqlx::Error> {
+pub(super) fn user_role(row: &PgRow) -> Result<UserRole, sqlx::Error> {
     let text: &str = row.try_get(2)?;
     UserRole::parse(text).ok_or_else(|| db::unknown("role", text))
 }
 
-fn user_status(row: &PgRow) -> Result<UserStatus, sqlx::Error> {
+pub(super) fn user_status(row: &PgRow) -> Result<UserStatus, sqlx::Error> {
     let text: &str = row.try_get(3)?;
     UserStatus::parse(text).ok_or_else(|| db::unknown("status", text))
 }
@@ -303,31 +155,31 @@ fn member_thread(row: &PgRow, status: UserStatus) -> Result<MemberThread, sqlx::
 }
 
 /// What the database says of a person's thread.
-struct Parts<'a> {
-    id: Uuid,
-    kind: &'a str,
-    name: Option<String>,
-    description: Option<String>,
-    avatar: Option<String>,
-    house_id: Option<Uuid>,
-    is_archived: bool,
-    is_muted: bool,
-    member_count: i32,
-    seq: i64,
-    no: i64,
-    created_at: DateTime<Utc>,
-    last_message_at: Option<DateTime<Utc>>,
-    role: &'a str,
-    mark_no: i64,
-    mark_rev: i32,
-    muted_until: Option<DateTime<Utc>>,
-    join_seq: i64,
-    mentions: i64,
-    peer: Option<Peer>,
+pub(super) struct Parts<'a> {
+    pub id: Uuid,
+    pub kind: &'a str,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub avatar: Option<String>,
+    pub house_id: Option<Uuid>,
+    pub is_archived: bool,
+    pub is_muted: bool,
+    pub member_count: i32,
+    pub seq: i64,
+    pub no: i64,
+    pub created_at: DateTime<Utc>,
+    pub last_message_at: Option<DateTime<Utc>>,
+    pub role: &'a str,
+    pub mark_no: i64,
+    pub mark_rev: i32,
+    pub muted_until: Option<DateTime<Utc>>,
+    pub join_seq: i64,
+    pub mentions: i64,
+    pub peer: Option<Peer>,
 }
 
 impl Parts<'_> {
-    fn thread(self, status: UserStatus) -> Result<MemberThread, sqlx::Error> {
+    pub fn thread(self, status: UserStatus) -> Result<MemberThread, sqlx::Error> {
         let kind = ThreadType::parse(self.kind).ok_or_else(|| db::unknown("type", self.kind))?;
         let role = ThreadRole::parse(self.role).ok_or_else(|| db::unknown("role", self.role))?;
         let row = ThreadRow {

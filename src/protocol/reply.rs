@@ -67,6 +67,18 @@ pub fn notice<T: Serialize>(up: &'static str, d: &T) -> Bytes {
     json(&Notice { up, d })
 }
 
+/// `{"up":"snapshot","s":…,"seq":…,"d":…}`: what replaces a stream, as of `seq`.
+pub fn snapshot<T: Serialize>(s: &str, seq: u64, d: &T) -> Bytes {
+    #[derive(Serialize)]
+    struct Snapshot<'a, T> {
+        up: &'static str,
+        s: &'a str,
+        seq: u64,
+        d: &'a T,
+    }
+    json(&Snapshot { up: "snapshot", s, seq, d })
+}
+
 /// Any value as a text frame.
 pub fn json<T: Serialize>(value: &T) -> Bytes {
     match serde_json::to_vec(value) {

@@ -1,18 +1,19 @@
 //! `auth`: who a socket speaks for, what the reply says, from where each stream is live. Also the refresh in place.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::backlog::{Backlog, Behind};
 use super::commands::parse;
 use super::inbox::{ResumeAnswer, SessionAddr, ToWorker};
 use super::node::Shared;
 use super::outbox::OUTBOX_BYTES;
-use super::plan::{self, Position, StreamPlan};
+use super::plan::{self, Named, StreamPlan};
 use super::registry::Registration;
-use super::session::{Phase, Session};
+use super::session::{CatchUp, Phase, Session};
 use super::worker::Worker;
 use super::{Access, Credential, Welcome};
 use crate::protocol::codes::{ErrorCode, Refusal};
@@ -56,7 +57,7 @@ struct DeviceD {
 struct ResumeD {
     epoch: Option<String>,
     #[serde(default)]
-    streams: HashMap<String, u64>,
+    streams: Named,
 }
 
 impl Worker {
@@ -65,13 +66,10 @@ impl Worker {
             Ok(auth) => auth,
             Err(refusal) => return self.refuse(slot, session, id, "auth", &refusal),
         };
-        let too_many = auth.resume.as_ref().is_some_and(|resume| resume.streams.len() > plan::STREAMS);
         let given = auth.token.map(Credential::Token).or(auth.ticket.map(Credential::Ticket));
         let kept = session.credential.as_deref().cloned();
         let refusal = if session.phase == Phase::Authenticating || session.refreshing {
             Some(Refusal::new(ErrorCode::Conflict, "auth is being answered"))
-        } else if too_many {
-            Some(Refusal::new(ErrorCode::Invalid, "resume.streams: at most 500; send further ones with sync"))
         } else if given.is_none() && kept.is_none() {
             Some(Refusal::new(ErrorCode::Unauthenticated, "token: missing"))
         } else {
@@ -86,9 +84,10 @@ impl Worker {
         let Some(credential) = given.or(kept) else { return };
         let (to, shared) = (self.addr(slot, session), self.shared.clone());
         if session.phase == Phase::Live {
-            let profile_id = session.profile_id;
+            let held = (session.profile_id, session.session_id);
             session.refreshing = true;
-            self.shared.runtime.spawn(refresh(shared, to, id, profile_id, credential));
+            let task = self.shared.runtime.spawn(refresh(shared, to, id, held, credential));
+            session.auth_task = Some(task.abort_handle());
         } else {
             session.phase = Phase::Authenticating;
             let task = self.shared.runtime.spawn(authenticate(shared, to, id, credential, auth.resume));
@@ -101,7 +100,10 @@ impl Worker {
         let refreshing = session.phase == Phase::Live;
         match refusal.code {
             // A live socket keeps its old token until that expires.
-            _ if refreshing => session.refreshing = false,
+            _ if refreshing => {
+                session.refreshing = false;
+                session.auth_task = None;
+            }
             ErrorCode::Unauthenticated | ErrorCode::NotFound => {
                 self.close(slot, session, CloseCode::Unauthenticated, None)
             }
@@ -121,9 +123,8 @@ impl Worker {
         session: &mut Session,
         access: Access,
         registration: Registration,
-        frame: bytes::Bytes,
-        user: StreamPlan,
-        threads: Vec<StreamPlan>,
+        frame: Bytes,
+        streams: Backlog,
         resumed: Option<ResumeAnswer>,
     ) {
         session.phase = Phase::Live;
@@ -142,40 +143,66 @@ impl Worker {
         let heartbeat_ms = self.shared.options.heartbeat_ms;
         let spread_ms = u64::from(slot).wrapping_mul(0x9E37_79B9) % heartbeat_ms.max(1);
         session.next_heartbeat_ms = self.now_ms + heartbeat_ms / 2 + spread_ms / 2;
-        session.threads = Vec::with_capacity(threads.len());
+        // All but the user stream.
+        session.threads = Vec::with_capacity(streams.len().saturating_sub(1));
         session.push(frame);
-        let plans = std::iter::once(user).chain(threads).collect();
-        self.start_streams(slot, session, plans, resumed);
+        session.catch_up = Some(Box::new(CatchUp { backlog: streams, resume: resumed, ..CatchUp::default() }));
+        self.pump(slot, session);
+    }
+
+    /// A live socket has a new token; where that is of another signed-in session, the socket belongs to that one now.
+    pub(super) fn refreshed(
+        &mut self,
+        session: &mut Session,
+        access: Access,
+        registration: Option<Registration>,
+        frame: Bytes,
+    ) {
+        session.refreshing = false;
+        session.auth_task = None;
+        if let Some(registration) = registration {
+            self.shared.registry.take_place(registration);
+            session.session_id = access.session_id;
+        }
+        session.expires_at_unix_ms = access.expires_at_ms;
+        session.expiring_told = false;
+        session.push(frame);
     }
 }
 
-pub(super) fn positions(access: Access, welcome: &Welcome) -> HashMap<StreamId, Position> {
-    let user = (StreamId::User(access.profile_id), Position { head: welcome.user_seq, join_seq: 1 });
-    let threads = welcome
-        .threads
-        .iter()
-        .map(|(row, join_seq)| (StreamId::Thread(row.id), Position { head: row.seq as u64, join_seq: *join_seq }));
-    threads.chain([user]).collect()
-}
-
-async fn refresh(shared: Arc<Shared>, to: SessionAddr, id: Option<u64>, profile_id: Uuid, credential: Credential) {
-    let message = match shared.backend.authenticate(credential).await {
-        Ok(access) if access.profile_id == profile_id => {
-            #[derive(serde::Serialize)]
-            #[serde(rename_all = "camelCase")]
-            struct Refreshed {
-                expires_at: Timestamp,
-            }
-            let reply = reply::ok(id, &Refreshed { expires_at: Timestamp::from_unix_ms(access.expires_at_ms) });
-            ToWorker::Refreshed { to, access, reply }
-        }
-        Ok(_) => {
-            let refusal = Refusal::new(ErrorCode::Unauthenticated, "this token is for somebody else");
-            ToWorker::AuthFailed { to, id, refusal }
-        }
+/// `held`: profile and session that the socket belongs to. One of another session is registered first and looked up
+/// afterwards, as for a new socket.
+async fn refresh(shared: Arc<Shared>, to: SessionAddr, id: Option<u64>, held: (Uuid, Uuid), credential: Credential) {
+    let message = match refreshed(&shared, to, id, held, credential).await {
+        Ok(message) => message,
         Err(refusal) => ToWorker::AuthFailed { to, id, refusal },
     };
     shared.to_worker(to, message);
+}
+
+async fn refreshed(
+    shared: &Shared,
+    to: SessionAddr,
+    id: Option<u64>,
+    (profile_id, session_id): (Uuid, Uuid),
+    credential: Credential,
+) -> Result<ToWorker, Refusal> {
+    let access = shared.backend.authenticate(credential).await?;
+    if access.profile_id != profile_id {
+        return Err(Refusal::new(ErrorCode::Unauthenticated, "this token is for somebody else"));
+    }
+    let mut registration = None;
+    if access.session_id != session_id {
+        registration = Some(shared.registry.add(profile_id, access.session_id, to));
+        shared.backend.stands(access).await?;
+    }
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Refreshed {
+        expires_at: Timestamp,
+    }
+    let reply = reply::ok(id, &Refreshed { expires_at: Timestamp::from_unix_ms(access.expires_at_ms) });
+    Ok(ToWorker::Refreshed { to, access, registration, reply })
 }
 
 /// Registers the session first and reads the account's state afterwards, so that a revocation committed meanwhile finds it.
@@ -211,11 +238,9 @@ fn welcome_message(
     resume: Option<ResumeD>,
 ) -> ToWorker {
     let epoch = shared.epoch();
-    let first = welcome.threads.iter().take(LISTED_THREADS).map(|(row, _)| row);
-    let listed = fitting_threads(first, OUTBOX_BYTES - AUTH_BYTES);
-    let next = (listed < welcome.threads.len())
-        .then(|| welcome.threads.get(listed.saturating_sub(1)).map(|(row, _)| shared.backend.cursor(row)))
-        .flatten();
+    let listed = fitting_threads(welcome.threads.iter(), OUTBOX_BYTES - AUTH_BYTES);
+    let last = listed.checked_sub(1).and_then(|last| welcome.threads.get(last));
+    let next = last.filter(|_| listed < welcome.positions.len()).map(|row| shared.backend.cursor(row));
     let body = AuthOk {
         session: access.session_id,
         epoch: &epoch,
@@ -223,31 +248,31 @@ fn welcome_message(
         caps: [],
         profile: AuthProfile { id: access.profile_id, display_name: &welcome.display_name, role: welcome.role },
         streams: AuthStreams { user: welcome.user_seq },
-        threads: welcome.threads[..listed].iter().map(|(row, _)| row).collect(),
+        threads: welcome.threads[..listed].iter().collect(),
         next,
     };
     // A socket that cannot match the reply still must get it: `auth` without `id` is answered with 0.
     let reply = reply::ok(Some(id.unwrap_or(0)), &body);
-    let (mut plans, resumed) = match resume {
+    let (plans, resumed) = match resume {
         Some(resume) => {
             let same = resume.epoch.as_deref() == Some(epoch.as_str());
-            let names: Vec<(String, u64)> = resume.streams.into_iter().collect();
-            let (plans, answer) = plan::judge(&names, same, access.profile_id, &positions(access, &welcome));
+            let positions = plan::positions(access.profile_id, welcome.user_seq, &welcome.positions);
+            let (plans, answer) = plan::judge(&resume.streams, same, access.profile_id, &positions);
             (plans, Some(answer))
         }
         None => (Vec::new(), None),
     };
-    let user_stream = StreamId::User(access.profile_id);
-    let user = match plans.iter().position(|plan| plan.stream == user_stream) {
-        Some(at) => plans.swap_remove(at),
-        None => StreamPlan::live(user_stream, welcome.user_seq),
-    };
-    let planned: std::collections::HashSet<StreamId> = plans.iter().map(|plan| plan.stream).collect();
-    let rest = welcome.threads.iter().map(|(row, _)| (StreamId::Thread(row.id), row.seq as u64));
-    plans.extend(
-        rest.filter(|(stream, _)| !planned.contains(stream)).map(|(stream, seq)| StreamPlan::live(stream, seq)),
-    );
-    ToWorker::Authenticated { to, access, registration, reply, user, threads: plans, resumed }
+    // Made here and not in the worker: others wait there. The streams that are resumed come first; of those that stand here
+    // already, the second plan is not taken.
+    let mut streams = Backlog::with_capacity(welcome.positions.len() + 1);
+    let rest = welcome.positions.iter().map(|(id, position)| StreamPlan::live(StreamId::Thread(*id), position.head));
+    let user = StreamPlan::live(StreamId::User(access.profile_id), welcome.user_seq);
+    for plan in plans.into_iter().chain([user]).chain(rest) {
+        if streams.get(plan.stream).is_none() {
+            streams.push_back(Behind::new(plan));
+        }
+    }
+    ToWorker::Authenticated { to, access, registration, reply, streams, resumed }
 }
 
 #[derive(serde::Serialize)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::backlog::Behind;
 use super::delivery::stays_are_ignored;
 use super::feed::Attach;
 use super::inbox::ResumeAnswer;
 use super::outbox::{OUTBOX_BYTES, UPDATE_BYTES};
 use super::plan::{CATCH_UP_BYTES, MISSED_UPDATES, StreamPlan};
-use super::session::{Behind, Session};
+use super::session::Session;
 use super::streams::name_of;
 use super::worker::Worker;
 use crate::protocol::codes::{ErrorCode, Refusal};
@@ -20,8 +21,10 @@ use crate::saboteur::{self, Bug, TRUNCATED_UPDATES};
 use crate::telemetry::metrics;
 use crate::updates::{StreamId, Touch, Update};
 
+/// Steps of one session in one turn of its worker: as long as one that is in thousands of threads takes, others go on.
+const STEPS: usize = 256;
 /// Pause after a read that failed, milliseconds.
-const RETRY_MS: u64 = 250;
+pub(super) const RETRY_MS: u64 = 250;
 
 /// How a page ended for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,22 +39,29 @@ enum End {
 impl Worker {
     /// Makes a session live in a stream from a position on, now or as soon as the log was read.
     pub(super) fn go(&mut self, slot: u32, session: &mut Session, plan: StreamPlan) {
-        self.note_behind(plan.stream);
-        self.queue_behind(session, Behind { plan, after: None });
+        self.queue_behind(session, Behind::new(plan));
         self.pump(slot, session);
     }
 
-    /// Goes through a session's catch-up queue as far as its outbox and the log allow.
+    /// Goes through a session's backlog as far as its outbox, the log and its part of the turn allow.
     pub(super) fn pump(&mut self, slot: u32, session: &mut Session) {
+        let mut steps = 0;
         while let Some(catch_up) = session.catch_up.as_mut() {
-            if catch_up.reading.is_some() || self.now_ms < catch_up.retry_at_ms {
+            if catch_up.yielded || catch_up.reading.is_some() || self.now_ms < catch_up.retry_at_ms {
                 return;
             }
-            let Some(at) = catch_up.queue.iter().position(|behind| behind.after.is_none()) else { break };
+            if catch_up.backlog.is_at_rest() {
+                break;
+            }
+            if steps == STEPS {
+                catch_up.yielded = true;
+                return self.yielded.push(slot);
+            }
             if !session.outbox.has_room(UPDATE_BYTES / 2) {
                 return;
             }
-            let Some(behind) = catch_up.queue.remove(at) else { break };
+            let Some(behind) = catch_up.backlog.pop() else { break };
+            steps += 1;
             if self.advance(slot, session, behind) {
                 return;
             }
@@ -59,9 +69,20 @@ impl Worker {
         self.finish(slot, session);
     }
 
+    /// The next turn of a session that has had its part of the last one.
+    pub(super) fn resume_turn(&mut self, slot: u32, session: &mut Session) {
+        if let Some(catch_up) = session.catch_up.as_mut() {
+            catch_up.yielded = false;
+            self.pump(slot, session);
+        }
+    }
+
     /// One step for one stream; true when a read is under way now, or the socket must take something first.
-    pub(super) fn advance(&mut self, slot: u32, session: &mut Session, behind: Behind) -> bool {
+    pub(super) fn advance(&mut self, slot: u32, session: &mut Session, mut behind: Behind) -> bool {
         let StreamPlan { stream, since, known, snapshot, .. } = behind.plan;
+        if !std::mem::replace(&mut behind.counted, true) {
+            self.note_behind(stream);
+        }
         let addr = self.addr(slot, session);
         if !snapshot {
             let (attach, incarnation) = self.shared.hub.attach(self.index, stream, since, known);
@@ -71,7 +92,7 @@ impl Worker {
                 Attach::Live { updates, .. }
                     if !session.outbox.has_room(updates.iter().map(|update| update.frame.len()).sum()) =>
                 {
-                    session.catch_up.get_or_insert_default().queue.push_front(behind);
+                    session.catch_up.get_or_insert_default().backlog.push_front(behind);
                     return true;
                 }
                 Attach::Live { mut updates, reached, .. } => {
@@ -81,13 +102,17 @@ impl Worker {
                     }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    let (_, end) = self.push_page(slot, session, &updates, &behind.plan);
-                    if end != End::Waits {
-                        self.reached(session, &behind.plan, reached);
+                    let (position, end) = self.push_page(slot, session, &updates, &behind.plan);
+                    match end {
+                        End::Through => self.reached(session, &behind.plan, reached),
+                        End::Left => self.reached(session, &behind.plan, position),
+                        End::Waits => {}
                     }
                     return false;
                 }
-                Attach::Behind { head } if head - since <= MISSED_UPDATES || behind.plan.resumed => {
+                Attach::Behind { head }
+                    if head - since <= MISSED_UPDATES || behind.plan.resumed || behind.plan.ended =>
+                {
                     self.shared.pages.ask(stream, since, addr);
                     session.catch_up.get_or_insert_default().reading = Some(behind);
                     return true;
@@ -96,7 +121,7 @@ impl Worker {
             }
         }
         if session.outbox.held() + PAGE_BYTES > OUTBOX_BYTES {
-            session.catch_up.get_or_insert_default().queue.push_front(behind);
+            session.catch_up.get_or_insert_default().backlog.push_front(behind);
             return true;
         }
         session.outbox.reserve(PAGE_BYTES);
@@ -117,7 +142,7 @@ impl Worker {
                 self.detach(slot, session, update.stream);
                 let known = from.known.max(update.seq);
                 let plan = StreamPlan { since: update.seq - 1, known, ..from.clone() };
-                self.queue_behind(session, Behind { plan, after: Some(thread) });
+                self.queue_behind(session, Behind { after: Some(thread), ..Behind::new(plan) });
                 return (position, End::Waits);
             }
             session.outbox.push_update(update.frame.clone());
@@ -127,13 +152,15 @@ impl Worker {
             match &update.touch {
                 Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
+                    session.note_left(update.stream.uuid(), update.seq);
                     self.release_waiting(session, update.stream);
                     return (position, End::Left);
                 }
-                Touch::Added { thread, seq } if !self.is_in(session, StreamId::Thread(*thread)) => {
+                Touch::Added { thread, seq } => {
                     let stream = StreamId::Thread(*thread);
-                    self.note_behind(stream);
-                    self.queue_behind(session, Behind { plan: StreamPlan::live(stream, *seq), after: None });
+                    if !self.is_in(session, stream) && !session.has_left(*thread, *seq) {
+                        self.queue_behind(session, Behind::new(StreamPlan::live(stream, *seq)));
+                    }
                 }
                 _ => {}
             }
@@ -162,11 +189,11 @@ impl Worker {
             // Behind the session's other streams, which may have no trouble.
             Err(refusal) if refusal.code == ErrorCode::Internal => {
                 behind.plan.snapshot = true;
-                catch_up.queue.push_back(behind);
+                catch_up.backlog.push_back(behind);
                 return self.pump(slot, session);
             }
             _ => {
-                catch_up.queue.push_back(behind);
+                catch_up.backlog.push_back(behind);
                 catch_up.retry_at_ms = now_ms + RETRY_MS;
                 return;
             }
@@ -176,12 +203,12 @@ impl Worker {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
         let updates = &updates[..count];
         if updates.is_empty() {
-            catch_up.queue.push_front(behind);
+            catch_up.backlog.push_front(behind);
             return;
         }
         let bytes: usize = updates.iter().map(|update| update.frame.len()).sum();
         // What was committed after the client asked is no part of its resume and is not counted: it is never reset.
-        if behind.plan.resumed && since < behind.plan.known {
+        if behind.plan.resumed && since < behind.plan.known && !stream.is_user() {
             catch_up.resume_bytes += bytes;
             if catch_up.resume_bytes > CATCH_UP_BYTES {
                 self.reset_rest(session, behind);
@@ -203,7 +230,7 @@ impl Worker {
                 if saboteur::plants(Bug::ResumeTruncated) && behind.plan.resumed {
                     behind.plan.since = behind.plan.known.max(position);
                 }
-                session.catch_up.get_or_insert_default().queue.push_front(behind);
+                session.catch_up.get_or_insert_default().backlog.push_front(behind);
             }
             End::Left => {
                 self.reached(session, &behind.plan, position.max(since));
@@ -214,14 +241,15 @@ impl Worker {
         self.pump(slot, session);
     }
 
-    /// The catch-up is as large as one may be: what is left of it is reset, live at its head. A stream that has got to
+    /// The catch-up is as large as one may be: threads that are left of it are reset, live at their heads. A stream that has got to
     /// the head it was asked from, or beyond, has nothing left: going back there would bring updates twice.
     pub(super) fn reset_rest(&mut self, session: &mut Session, current: Behind) {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
-        catch_up.queue.push_front(current);
+        catch_up.backlog.push_front(current);
         let mut jumped = Vec::new();
-        let is_short = |plan: &StreamPlan| plan.resumed && (plan.snapshot || plan.since < plan.known);
-        for behind in catch_up.queue.iter_mut().filter(|behind| is_short(&behind.plan)) {
+        let is_short =
+            |plan: &StreamPlan| plan.resumed && (plan.snapshot || plan.since < plan.known) && !plan.stream.is_user();
+        for behind in catch_up.backlog.iter_mut().filter(|behind| is_short(&behind.plan)) {
             behind.plan.resumed = false;
             behind.plan.snapshot = false;
             behind.plan.since = behind.plan.known;
@@ -229,45 +257,6 @@ impl Worker {
             jumped.push(behind.plan.stream);
         }
         jumped.into_iter().for_each(|stream| self.free_waiting(session, stream));
-    }
-
-    /// A snapshot came.
-    pub(super) fn snapshot(
-        &mut self,
-        slot: u32,
-        session: &mut Session,
-        stream: StreamId,
-        result: Result<(Bytes, u64), Refusal>,
-    ) {
-        let now_ms = self.now_ms;
-        let Some(catch_up) = session.catch_up.as_mut() else { return };
-        let Some(mut behind) = catch_up.reading.take_if(|behind| behind.plan.stream == stream) else { return };
-        session.outbox.unreserve(PAGE_BYTES);
-        match result {
-            Ok((frame, seq)) => {
-                behind.plan.snapshot = false;
-                behind.plan.since = seq;
-                behind.plan.known = behind.plan.known.max(seq);
-                catch_up.queue.push_front(behind);
-                session.push(frame);
-                self.mark_dirty_session(slot, session);
-                self.free_waiting(session, stream);
-            }
-            Err(refusal) if refusal.code == ErrorCode::NotFound => {
-                // No member any more: the user stream tells the rest.
-                if behind.plan.resumed {
-                    catch_up.resume.get_or_insert_default().denied.push(name_of(stream));
-                }
-                self.release_waiting(session, stream);
-                self.forget_behind(stream);
-            }
-            Err(_) => {
-                catch_up.queue.push_back(behind);
-                catch_up.retry_at_ms = now_ms + RETRY_MS;
-                return;
-            }
-        }
-        self.pump(slot, session);
     }
 
     /// How many of `updates`, from the first on, may wait for this socket now.
@@ -302,7 +291,7 @@ impl Worker {
     /// Nothing is left to read: says `resumed` where it is owed.
     pub(super) fn finish(&mut self, slot: u32, session: &mut Session) {
         let Some(catch_up) = session.catch_up.as_mut() else { return };
-        let waiting = catch_up.queue.iter().any(|behind| behind.plan.resumed);
+        let waiting = catch_up.backlog.waits_for_resume();
         if catch_up.reading.is_some() {
             return;
         }
@@ -311,43 +300,44 @@ impl Worker {
             session.push(resumed_frame(&answer));
             self.mark_dirty_session(slot, session);
         }
-        if session.catch_up.as_ref().is_some_and(|catch_up| catch_up.queue.is_empty()) {
+        if session.catch_up.as_ref().is_some_and(|catch_up| catch_up.backlog.is_empty()) {
             session.catch_up = None;
             session.note_caught_up();
         }
     }
 
-    /// Starts the streams of a fresh session or a sync.
+    /// Starts the streams that a `sync` names. `user_seq`: the head of the user stream that they were judged at.
     pub(super) fn start_streams(
         &mut self,
         slot: u32,
         session: &mut Session,
         plans: Vec<StreamPlan>,
-        resumed: Option<ResumeAnswer>,
+        mut answer: ResumeAnswer,
+        user_seq: u64,
     ) {
-        if let Some(answer) = resumed {
-            let owed = session.catch_up.get_or_insert_default().resume.get_or_insert_default();
-            owed.reached.extend(answer.reached);
-            owed.reset.extend(answer.reset);
-            owed.denied.extend(answer.denied);
-        }
+        let told = self.position(slot, session, StreamId::User(session.profile_id)).unwrap_or(0);
         for mut plan in plans {
-            // Planted: the update at the position comes once more.
-            if saboteur::plants(Bug::CursorGe) && plan.resumed {
-                plan.since = plan.since.saturating_sub(1);
-            }
-            if self.is_live(session, plan.stream) {
-                self.note_behind(plan.stream);
-                self.detach(slot, session, plan.stream);
-            } else if session.is_behind_in(plan.stream) {
+            let stream = plan.stream;
+            // A client that was sent a snapshot gets nothing from before it, though it may have asked before it came.
+            plan.snapshot |= session.is_older(stream, plan.since);
+            if self.is_live(session, stream) {
+                self.note_behind(stream);
+                self.detach(slot, session, stream);
+                self.queue_behind(session, Behind { counted: true, ..Behind::new(plan) });
+            } else if let Some(behind) = session.behind_in_mut(stream) {
                 // Already on its way, from the position the socket was last given.
-                session.owe_resumed(plan.stream);
-                continue;
+                behind.plan.resumed = true;
+            } else if told >= user_seq && !stream.is_user() && !stays_are_ignored() {
+                // Left since it was judged: the socket was told all of the user stream up to there, and more.
+                answer.denied.push(name_of(stream));
             } else {
-                self.note_behind(plan.stream);
+                self.queue_behind(session, Behind::new(plan));
             }
-            self.queue_behind(session, Behind { plan, after: None });
         }
+        let owed = session.catch_up.get_or_insert_default().resume.get_or_insert_default();
+        owed.reached.extend(answer.reached);
+        owed.reset.extend(answer.reset);
+        owed.denied.extend(answer.denied);
         self.pump(slot, session);
     }
 }

@@ -5,9 +5,10 @@
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::backlog::Behind;
 use super::inbox::Run;
 use super::plan::StreamPlan;
-use super::session::{Behind, Phase, Session};
+use super::session::{Phase, Session};
 use super::streams::UNSET;
 use super::worker::Worker;
 use crate::saboteur::{self, Bug};
@@ -120,11 +121,13 @@ impl Worker {
             self.with(slot, |worker, slot, session| after = worker.touch(slot, session, update));
             match after {
                 After::Go => {}
-                After::Left => self.with(slot, |worker, slot, session| worker.left(slot, session, update.stream)),
+                After::Left => {
+                    self.with(slot, |worker, slot, session| worker.left(slot, session, update.stream, update.seq))
+                }
                 After::Wait(thread) => self.with(slot, |worker, slot, session| {
                     worker.detach(slot, session, update.stream);
                     let plan = StreamPlan { known: update.seq, ..StreamPlan::live(update.stream, update.seq - 1) };
-                    worker.queue_behind(session, Behind { plan, after: Some(thread) });
+                    worker.queue_behind(session, Behind { after: Some(thread), ..Behind::new(plan) });
                 }),
             }
         }
@@ -150,7 +153,7 @@ impl Worker {
             Touch::Left(profiles) if profiles.contains(&session.profile_id) => After::Left,
             Touch::Added { thread, seq } => {
                 let stream = StreamId::Thread(*thread);
-                if !self.is_in(session, stream) {
+                if !self.is_in(session, stream) && !session.has_left(*thread, *seq) {
                     self.go(slot, session, StreamPlan::live(stream, *seq));
                 }
                 After::Go

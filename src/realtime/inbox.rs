@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mio::Waker;
 
+use super::backlog::Backlog;
 use super::plan::StreamPlan;
 use super::registry::Registration;
-use super::{Access, Credential};
+use super::{Access, Credential, UserSnapshot};
 use crate::limits::AddressGuard;
 use crate::protocol::CloseCode;
 use crate::protocol::codes::Refusal;
@@ -78,13 +79,14 @@ pub enum ToWorker {
         access: Access,
         registration: Registration,
         reply: Bytes,
-        user: StreamPlan,
-        threads: Vec<StreamPlan>,
+        streams: Backlog,
         resumed: Option<ResumeAnswer>,
     },
     Refreshed {
         to: SessionAddr,
         access: Access,
+        /// Where the token is of another signed-in session than before.
+        registration: Option<Registration>,
         reply: Bytes,
     },
     AuthFailed {
@@ -98,6 +100,7 @@ pub enum ToWorker {
         reply: Bytes,
         streams: Vec<StreamPlan>,
         resumed: ResumeAnswer,
+        user_seq: u64,
     },
     /// A page of the log, or why there is none.
     Page {
@@ -106,11 +109,11 @@ pub enum ToWorker {
         since: u64,
         result: Result<Arc<[Update]>, Refusal>,
     },
-    /// A snapshot's frame and position, or why there is none.
+    /// A snapshot, or why there is none.
     Snapshot {
         to: SessionAddr,
         stream: StreamId,
-        result: Result<(Bytes, u64), Refusal>,
+        result: Result<Snapshot, Refusal>,
     },
     Close {
         to: SessionAddr,
@@ -125,6 +128,26 @@ pub enum ToWorker {
     /// Panics.
     #[cfg(test)]
     Fail,
+}
+
+/// What replaces a stream at a client that is too far behind.
+pub enum Snapshot {
+    /// The ready frame.
+    Thread {
+        frame: Bytes,
+        seq: u64,
+    },
+    User(Box<UserSnapshot>),
+}
+
+impl Snapshot {
+    /// The position it is as of.
+    pub fn seq(&self) -> u64 {
+        match self {
+            Self::Thread { seq, .. } => *seq,
+            Self::User(shown) => shown.seq,
+        }
+    }
 }
 
 /// What `resumed` will say of streams that need no reading.

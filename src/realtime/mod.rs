@@ -5,6 +5,7 @@
 //! worker appends it to the outbox of each local member and flushes every dirty socket with one write (`worker`).
 
 pub mod auth;
+pub mod backlog;
 pub mod behind;
 pub mod catch_up;
 pub mod commands;
@@ -22,6 +23,7 @@ pub mod reader;
 pub mod reads;
 pub mod registry;
 pub mod repair;
+pub mod replace;
 pub mod session;
 pub mod streams;
 pub mod sync;
@@ -37,7 +39,10 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use self::inbox::Snapshot;
+use self::plan::Position;
 use crate::protocol::codes::Refusal;
+use crate::protocol::reply;
 use crate::protocol::types::{SendBody, ThreadRow};
 use crate::updates::{StreamId, Update};
 
@@ -98,8 +103,41 @@ pub struct Welcome {
     pub display_name: String,
     pub role: &'static str,
     pub user_seq: u64,
-    /// Every thread of an active membership, most recent first, with the start of the present stay.
-    pub threads: Vec<(ThreadRow, u64)>,
+    /// The most recent threads.
+    pub threads: Vec<ThreadRow>,
+    /// Where every thread of an active membership stands, in the same order.
+    pub positions: Vec<(Uuid, Position)>,
+}
+
+/// Head of a user stream and positions of threads.
+pub type Positions = (u64, Vec<(Uuid, Position)>);
+
+/// What replaces a user stream at a client, read in one snapshot.
+#[derive(Debug)]
+pub struct UserSnapshot {
+    pub seq: u64,
+    /// The most recent threads, as many as fit.
+    pub threads: Vec<ThreadRow>,
+    /// Where every thread of an active membership stands, in the same order.
+    pub positions: Vec<(Uuid, Position)>,
+    pub next: Option<String>,
+    pub inbox: serde_json::Value,
+    pub settings: serde_json::Value,
+}
+
+impl UserSnapshot {
+    /// Ready for a socket.
+    pub fn frame(&self) -> Bytes {
+        #[derive(serde::Serialize)]
+        struct Body<'a> {
+            threads: &'a [ThreadRow],
+            next: Option<&'a str>,
+            inbox: &'a serde_json::Value,
+            settings: &'a serde_json::Value,
+        }
+        let Self { threads, next, inbox, settings, .. } = self;
+        reply::snapshot("user", self.seq, &Body { threads, next: next.as_deref(), inbox, settings })
+    }
 }
 
 /// The rest of the product, as sessions use it.
@@ -118,8 +156,12 @@ pub trait Backend: Send + Sync + 'static {
         name: CommandName,
         d: &'a str,
     ) -> Later<'a, Result<Box<RawValue>, Refusal>>;
-    /// `snapshot` of a stream for one reader: its frame and position. `not_found`: may not see it now.
-    fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>>;
+    /// Whether the session behind a token still stands and may hold a socket, as the database has it now.
+    fn stands(&self, access: Access) -> Later<'_, Result<(), Refusal>>;
+    /// Head of a user stream, and where those of `threads` stand that the person is an active member of, in one snapshot.
+    fn positions(&self, profile_id: Uuid, threads: Vec<Uuid>) -> Later<'_, Result<Positions, Refusal>>;
+    /// `snapshot` of a stream for one reader. `not_found`: may not see it now.
+    fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<Snapshot, Refusal>>;
     /// Cursor of `threads.list` after the first page of an `auth` reply.
     fn cursor(&self, last: &ThreadRow) -> String;
 }

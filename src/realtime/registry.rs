@@ -26,13 +26,14 @@ pub struct Registration {
     /// None: settled.
     registry: Option<Arc<Registry>>,
     profile_id: Uuid,
+    session_id: Uuid,
     addr: SessionAddr,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(registry) = &self.registry {
-            registry.remove(self.profile_id, self.addr);
+            registry.abandon(self);
         }
     }
 }
@@ -54,7 +55,7 @@ impl Registry {
     pub fn add(self: &Arc<Self>, profile_id: Uuid, session_id: Uuid, addr: SessionAddr) -> Registration {
         let mut sessions = self.by_profile.entry(profile_id).or_insert_with(|| Vec::with_capacity(1));
         sessions.push(Registered { addr, session_id, place: 0 });
-        Registration { registry: Some(self.clone()), profile_id, addr }
+        Registration { registry: Some(self.clone()), profile_id, session_id, addr }
     }
 
     /// The session is live, and holds its entry from now on. Returns the oldest ones of the profile above `most`, which
@@ -155,6 +156,27 @@ impl Registry {
         });
     }
 
+    /// A live socket goes over to another signed-in session of its profile, with the place it has.
+    pub fn take_place(&self, mut registration: Registration) {
+        registration.registry = None;
+        let Some(mut sessions) = self.by_profile.get_mut(&registration.profile_id) else { return };
+        let is_new = |session: &Registered| session.place == 0 && session.session_id == registration.session_id;
+        let own = |session: &Registered| session.addr == registration.addr;
+        let place = sessions.iter().filter(|session| own(session)).map(|session| session.place).max().unwrap_or(0);
+        sessions.retain(|session| !own(session) || is_new(session));
+        sessions.iter_mut().filter(|session| own(session)).for_each(|new| new.place = place);
+    }
+
+    /// What was being answered came to nothing; a live session of the same socket stays.
+    fn abandon(&self, registration: &Registration) {
+        let Registration { profile_id, session_id, addr, .. } = registration;
+        if let Some(mut sessions) = self.by_profile.get_mut(profile_id) {
+            sessions.retain(|session| session.addr != *addr || session.session_id != *session_id || session.place > 0);
+        }
+        self.by_profile.remove_if(profile_id, |_, sessions| sessions.is_empty());
+        self.note(*profile_id);
+    }
+
     /// Sessions here, those being authenticated included.
     pub fn len(&self) -> usize {
         self.by_profile.iter().map(|sessions| sessions.len()).sum()
@@ -194,6 +216,13 @@ mod tests {
         assert_eq!(registry.settle(three, 2), [at(1)]);
         assert_eq!(registry.of(profile, Some(session_id)), [at(1), at(9), at(3)], "a revocation finds all of them");
         drop(ghost);
+        let moved = registry.add(profile, Uuid::from_u128(7), at(3));
+        registry.take_place(moved);
+        assert_eq!(registry.of(profile, Some(Uuid::from_u128(7))), [at(3)], "it belongs to another session now");
+        assert_eq!(registry.of(profile, Some(session_id)), [at(1)]);
+        let refused = registry.add(profile, session_id, at(3));
+        drop(refused);
+        assert_eq!(registry.of(profile, Some(Uuid::from_u128(7))), [at(3)], "a refused refresh changes nothing");
         registry.remove(profile, at(1));
         assert_eq!(registry.of(profile, None), [at(2), at(3)]);
         registry.forget_worker(1);

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use mio::net::TcpStream;
 use uuid::Uuid;
 
+use super::backlog::{Backlog, Behind};
 use super::inbox::ResumeAnswer;
 use super::outbox::{Flush, Outbox, REPLY_BYTES};
-use super::plan::StreamPlan;
 use super::reads::Reads;
 use super::{CommandName, Credential};
 use crate::limits::AddressGuard;
@@ -99,7 +99,7 @@ pub struct Session {
     pub window_since_ms: u64,
     /// Local number of the user stream.
     pub user: u32,
-    /// Local numbers of the threads this session is live in.
+    /// Local numbers of the threads this session is live in, ascending.
     pub threads: Vec<u32>,
     pub outbox: Outbox,
     /// Input that is no whole frame yet.
@@ -107,6 +107,8 @@ pub struct Session {
     /// A message in several frames, so far.
     pub fragments: Option<Box<Vec<u8>>>,
     pub catch_up: Option<Box<CatchUp>>,
+    /// Positions of the snapshots this socket was sent: it is sent nothing older.
+    pub snapshots: Option<Box<HashMap<StreamId, u64>>>,
     pub work: Option<Box<HashMap<Uuid, ThreadWork>>>,
     pub reads: Option<Box<Reads>>,
     pub open: Option<Box<Vec<Uuid>>>,
@@ -152,22 +154,18 @@ impl Pending {
 /// Streams of one session that are behind and come from the log, one read at a time.
 #[derive(Default)]
 pub struct CatchUp {
-    pub queue: VecDeque<Behind>,
+    pub backlog: Backlog,
     /// What a page or a snapshot was asked for.
     pub reading: Option<Behind>,
+    /// It has had its part of the worker's turn; the worker has it in its list for the next.
+    pub yielded: bool,
     /// No read before this time (after a failed one).
     pub retry_at_ms: u64,
     /// A `resumed` that is owed, and the bytes sent on its account.
     pub resume: Option<ResumeAnswer>,
     pub resume_bytes: usize,
-}
-
-/// One stream that is behind.
-#[derive(Debug, Clone)]
-pub struct Behind {
-    pub plan: StreamPlan,
-    /// Only after this session has left this thread (`thread.removed` follows `member.left`).
-    pub after: Option<Uuid>,
+    /// Threads whose end of a stay came ahead of the user stream, and where.
+    pub left: HashMap<Uuid, u64>,
 }
 
 /// Counted as long as it lives, however it ends.
@@ -223,6 +221,7 @@ impl Session {
             partial: Vec::new(),
             fragments: None,
             catch_up: None,
+            snapshots: None,
             work: None,
             reads: None,
             open: None,
@@ -286,11 +285,17 @@ impl Session {
         }
     }
 
-    /// The plan of a stream that waits to be caught up.
-    pub fn behind_in(&self, stream: StreamId) -> Option<&StreamPlan> {
+    /// A stream that waits to be caught up.
+    pub fn behind_in(&self, stream: StreamId) -> Option<&Behind> {
         let catch_up = self.catch_up.as_ref()?;
-        let mut all = catch_up.reading.iter().chain(&catch_up.queue);
-        all.find(|behind| behind.plan.stream == stream).map(|behind| &behind.plan)
+        let reading = catch_up.reading.as_ref().filter(|behind| behind.plan.stream == stream);
+        reading.or_else(|| catch_up.backlog.get(stream))
+    }
+
+    pub fn behind_in_mut(&mut self, stream: StreamId) -> Option<&mut Behind> {
+        let catch_up = self.catch_up.as_mut()?;
+        let reading = catch_up.reading.as_mut().filter(|behind| behind.plan.stream == stream);
+        reading.or_else(|| catch_up.backlog.get_mut(stream))
     }
 
     /// Whether a stream waits to be caught up.
@@ -298,11 +303,37 @@ impl Session {
         self.behind_in(stream).is_some()
     }
 
-    /// A stream that is being caught up shall be named in `resumed`.
-    pub fn owe_resumed(&mut self, stream: StreamId) {
-        if let Some(catch_up) = &mut self.catch_up {
-            let all = catch_up.reading.iter_mut().chain(&mut catch_up.queue);
-            all.filter(|behind| behind.plan.stream == stream).for_each(|behind| behind.plan.resumed = true);
+    /// Notes that the stay in a thread ended at `seq`, where the user stream has yet to tell of the thread.
+    pub fn note_left(&mut self, thread: Uuid, seq: u64) {
+        if self.user == NOWHERE
+            && let Some(catch_up) = &mut self.catch_up
+        {
+            catch_up.left.insert(thread, seq);
+        }
+    }
+
+    /// Whether the stay in a thread that began at `join_seq` is over for this socket.
+    pub fn has_left(&self, thread: Uuid, join_seq: u64) -> bool {
+        let left = self.catch_up.as_ref().and_then(|catch_up| catch_up.left.get(&thread));
+        left.is_some_and(|seq| *seq >= join_seq)
+    }
+
+    /// Whether this socket was sent a snapshot of a stream that is newer than `since`.
+    pub fn is_older(&self, stream: StreamId, since: u64) -> bool {
+        self.snapshots.as_ref().and_then(|all| all.get(&stream)).is_some_and(|seq| since < *seq)
+    }
+
+    pub fn note_snapshot(&mut self, stream: StreamId, seq: u64) {
+        self.snapshots.get_or_insert_default().insert(stream, seq);
+    }
+
+    /// What is held of a thread that was left.
+    pub fn forget_thread(&mut self, thread: Uuid) {
+        if let Some(open) = &mut self.open {
+            open.retain(|open| *open != thread);
+        }
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.remove(&StreamId::Thread(thread));
         }
     }
 

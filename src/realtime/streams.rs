@@ -4,8 +4,9 @@
 //! in its catch-up queue). It never is in both, and it changes from behind to live in one turn, so nothing is skipped
 //! and nothing comes twice.
 
+use super::backlog::Behind;
 use super::plan::StreamPlan;
-use super::session::{Behind, CatchUp, NOWHERE, Session};
+use super::session::{CatchUp, NOWHERE, Session};
 use super::worker::Worker;
 use crate::protocol::reply;
 use crate::telemetry::metrics;
@@ -44,24 +45,30 @@ impl Worker {
     /// Whether `seq` of a stream is still to come to this session. A person who has left and joined again is in the
     /// stream, and past the leave.
     pub(super) fn is_before(&self, slot: u32, session: &Session, stream: StreamId, seq: u64) -> bool {
-        if let Some(plan) = session.behind_in(stream) {
-            return plan.snapshot || plan.since < seq;
+        let replaced = session.behind_in(stream).is_some_and(|behind| behind.plan.snapshot);
+        replaced || self.position(slot, session, stream).is_some_and(|position| position < seq)
+    }
+
+    /// Up to where this session was given a stream that it is live or behind in.
+    pub(super) fn position(&self, slot: u32, session: &Session, stream: StreamId) -> Option<u64> {
+        if let Some(behind) = session.behind_in(stream) {
+            return Some(behind.plan.since);
         }
         if !self.is_live(session, stream) {
-            return false;
+            return None;
         }
-        let Some(local) = self.locals.get(self.local_of(stream) as usize) else { return false };
+        let local = self.locals.get(self.local_of(stream) as usize)?;
         let young = local.young.iter().find(|(member, _)| *member == slot);
-        young.map_or(local.delivered, |(_, position)| *position) < seq
+        Some(young.map_or(local.delivered, |(_, position)| *position))
     }
 
     pub(super) fn is_live(&self, session: &Session, stream: StreamId) -> bool {
         let number = self.local_of(stream);
-        number != NOWHERE && (session.user == number || session.threads.contains(&number))
+        number != NOWHERE && (session.user == number || session.threads.binary_search(&number).is_ok())
     }
 
     pub(super) fn queue_behind(&mut self, session: &mut Session, behind: Behind) {
-        session.catch_up.get_or_insert_default().queue.push_back(behind);
+        session.catch_up.get_or_insert_default().backlog.push_back(behind);
     }
 
     /// Counts a session that is behind, in the local stream, which is made where it is missing.
@@ -99,7 +106,8 @@ impl Worker {
     pub(super) fn fall_behind(&mut self, slot: u32, session: &mut Session, stream: StreamId, since: u64) {
         self.note_behind(stream);
         self.detach(slot, session, stream);
-        self.queue_behind(session, Behind { plan: StreamPlan::live(stream, since), after: None });
+        let plan = StreamPlan { stay: true, ..StreamPlan::live(stream, since) };
+        self.queue_behind(session, Behind { counted: true, ..Behind::new(plan) });
         if !session.lag_told {
             session.lag_told = true;
             metrics().lagging_sessions.inc();
@@ -115,7 +123,9 @@ impl Worker {
         if session.user == number {
             session.user = NOWHERE;
         }
-        session.threads.retain(|thread| *thread != number);
+        if let Ok(at) = session.threads.binary_search(&number) {
+            session.threads.remove(at);
+        }
         if let Some(at) = local.members.iter().position(|member| *member == slot) {
             local.members.swap_remove(at);
         } else {
@@ -157,32 +167,23 @@ impl Worker {
     }
 
     /// The session got `member.left` for itself: nothing of the thread after it, and what waited for it goes on.
-    pub(super) fn left(&mut self, slot: u32, session: &mut Session, stream: StreamId) {
+    pub(super) fn left(&mut self, slot: u32, session: &mut Session, stream: StreamId, seq: u64) {
         self.detach(slot, session, stream);
+        session.note_left(stream.uuid(), seq);
         self.release_waiting(session, stream);
         self.pump(slot, session);
     }
 
     pub(super) fn release_waiting(&mut self, session: &mut Session, stream: StreamId) {
-        if let Some(open) = &mut session.open {
-            open.retain(|thread| *thread != stream.uuid());
-        }
+        session.forget_thread(stream.uuid());
         self.free_waiting(session, stream);
     }
 
     /// What waited for a position of `stream` looks at it again.
     pub(super) fn free_waiting(&mut self, session: &mut Session, stream: StreamId) {
-        let mut freed = Vec::new();
         if let Some(catch_up) = &mut session.catch_up {
-            for behind in &mut catch_up.queue {
-                if behind.after == Some(stream.uuid()) {
-                    behind.after = None;
-                    freed.push(behind.plan.stream);
-                }
-            }
+            catch_up.backlog.free(stream.uuid());
         }
-        // It was detached without being counted: its hub interest is taken anew.
-        freed.into_iter().for_each(|stream| self.note_behind(stream));
     }
 
     /// The hub has noted this worker's interest while the feed stood at `head`: runs come from there on.
@@ -207,7 +208,11 @@ impl Worker {
         }
         match stream {
             StreamId::User(_) => session.user = number,
-            StreamId::Thread(_) => session.threads.push(number),
+            StreamId::Thread(_) => {
+                if let Err(at) = session.threads.binary_search(&number) {
+                    session.threads.insert(at, number);
+                }
+            }
         }
         self.note_width(number);
     }
@@ -227,11 +232,9 @@ impl Worker {
             self.release_if_unused(number);
         }
         if let Some(catch_up) = session.catch_up.take() {
-            let CatchUp { queue, reading, .. } = *catch_up;
-            for behind in queue.into_iter().chain(reading) {
-                if behind.after.is_none() {
-                    self.forget_behind(behind.plan.stream);
-                }
+            let CatchUp { backlog, reading, .. } = *catch_up;
+            for behind in backlog.into_all().chain(reading).filter(|behind| behind.counted) {
+                self.forget_behind(behind.plan.stream);
             }
         }
         session.end_lag();

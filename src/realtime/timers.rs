@@ -159,7 +159,7 @@ impl Worker {
         let open = session.open.as_deref().map_or(&[][..], Vec::as_slice);
         open.iter()
             .map(|thread| self.local_of(crate::updates::StreamId::Thread(*thread)))
-            .filter(|n| session.threads.contains(n))
+            .filter(|n| session.threads.binary_search(n).is_ok())
             .for_each(&mut add);
         let count = session.threads.len();
         for step in 0..count.min(HEADS) {

@@ -54,6 +54,8 @@ pub struct Worker {
     pub(super) inbox: Arc<Inbox>,
     poll: Poll,
     free: Vec<u32>,
+    /// Sessions with more to catch up with than one turn has room for.
+    pub(super) yielded: Vec<u32>,
     /// Sockets with more input at hand.
     pub(super) readable: Vec<u32>,
     pub(super) scratch: Vec<u8>,
@@ -82,6 +84,7 @@ impl Worker {
             inbox: inbox.clone(),
             poll,
             free: Vec::new(),
+            yielded: Vec::new(),
             readable: Vec::new(),
             scratch: Vec::new(),
             started: Instant::now(),
@@ -106,7 +109,8 @@ impl Worker {
         while !self.inbox.is_stopped() {
             let mut wait = Duration::from_millis(next_sweep_ms.saturating_sub(self.now_ms).min(SWEEP_MS));
             self.inbox.going_to_sleep();
-            if !self.readable.is_empty() || !self.dirty.is_empty() || !self.inbox.is_empty() {
+            let at_hand = !self.readable.is_empty() || !self.yielded.is_empty() || !self.dirty.is_empty();
+            if at_hand || !self.inbox.is_empty() {
                 wait = Duration::ZERO;
             }
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
@@ -117,6 +121,9 @@ impl Worker {
             }
             self.inbox.awake();
             self.now_ms = self.started.elapsed().as_millis() as u64;
+            for slot in std::mem::take(&mut self.yielded) {
+                self.with(slot, Self::resume_turn);
+            }
             for slot in std::mem::take(&mut self.readable) {
                 self.with(slot, |worker, slot, session| {
                     session.readable = false;
@@ -192,22 +199,21 @@ impl Worker {
                 ToWorker::Answer { to, frame } => self.answer(to, frame),
                 ToWorker::Socket(socket) => self.accept(*socket),
                 ToWorker::Jump { stream, head } => self.jump(stream, head),
-                ToWorker::Authenticated { to, access, registration, reply, user, threads, resumed } => {
+                ToWorker::Authenticated { to, access, registration, reply, streams, resumed } => {
                     self.on(to, |worker, slot, session| {
-                        worker.authenticated(slot, session, access, registration, reply, user, threads, resumed);
+                        worker.authenticated(slot, session, access, registration, reply, streams, resumed);
                     });
                 }
-                ToWorker::Refreshed { to, access, reply } => self.on(to, |_, _, session| {
-                    session.refreshing = false;
-                    session.expires_at_unix_ms = access.expires_at_ms;
-                    session.expiring_told = false;
-                    session.push(reply);
-                }),
+                ToWorker::Refreshed { to, access, registration, reply } => {
+                    self.on(to, |worker, _, session| worker.refreshed(session, access, registration, reply));
+                }
                 ToWorker::AuthFailed { to, id, refusal } => {
                     self.on(to, |worker, slot, session| worker.auth_failed(slot, session, id, &refusal));
                 }
-                ToWorker::Sync { to, reply, streams, resumed } => {
-                    self.on(to, |worker, slot, session| worker.synced(slot, session, reply, streams, resumed));
+                ToWorker::Sync { to, reply, streams, resumed, user_seq } => {
+                    self.on(to, |worker, slot, session| {
+                        worker.synced(slot, session, reply, streams, resumed, user_seq);
+                    });
                 }
                 ToWorker::Page { to, stream, since, result } => {
                     self.on(to, |worker, slot, session| worker.page(slot, session, stream, since, result));

@@ -20,15 +20,17 @@ use crate::messaging::history::{self, Range};
 use crate::messaging::log::PollState;
 use crate::messaging::lookups::Lookups;
 use crate::messaging::send::{self, Outcome, SendChecker, SendRequest};
-use crate::messaging::{Committed, Publisher, Sender, log, read_marks, rows};
+use crate::messaging::{Committed, Publisher, Sender, log, people, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::size::{PAGE_BYTES, fitting};
 use crate::protocol::types::{SendBody, ThreadRow};
-use crate::protocol::{frame, json, reply};
+use crate::protocol::{json, reply};
 use crate::realtime::hub::Hub;
-use crate::realtime::inbox::{SessionAddr, ToWorker};
+use crate::realtime::inbox::{SessionAddr, Snapshot, ToWorker};
+use crate::realtime::plan::Position;
 use crate::realtime::{
-    Access, Backend, CommandName, Credential, Later, LogReader, Polled, PolledTo, SocketReply, Welcome,
+    Access, Backend, CommandName, Credential, Later, LogReader, Polled, PolledTo, Positions, SocketReply, UserSnapshot,
+    Welcome,
 };
 use crate::updates::{StreamId, Update};
 
@@ -204,11 +206,28 @@ impl Backend for Product {
             };
             let person = self.welcomes.person(identified).await?;
             Ok(Welcome {
+                positions: person.positions().map(position).collect(),
                 display_name: person.display_name,
                 role: person.role.as_str(),
                 user_seq: person.user_seq as u64,
-                threads: person.threads.into_iter().map(|thread| (thread.row, thread.join_seq as u64)).collect(),
+                threads: person.threads.into_iter().map(|thread| thread.row).collect(),
             })
+        })
+    }
+
+    fn stands(&self, access: Access) -> Later<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            let Access { profile_id, session_id, expires_at_ms } = access;
+            let access = identity::Access { profile_id, session_id, expires_at_ms };
+            let found = self.identity.people_now(&[access]).await?.pop();
+            found.unwrap_or_else(|| Err(Refusal::unavailable()))?.may(identity::Action::OpenSocket)
+        })
+    }
+
+    fn positions(&self, profile_id: Uuid, threads: Vec<Uuid>) -> Later<'_, Result<Positions, Refusal>> {
+        Box::pin(async move {
+            let (user_seq, threads) = people::positions(&self.pool, profile_id, threads).await?;
+            Ok((user_seq as u64, threads.into_iter().map(position).collect()))
         })
     }
 
@@ -236,33 +255,32 @@ impl Backend for Product {
         })
     }
 
-    fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>> {
+    fn snapshot(&self, actor_id: Uuid, stream: StreamId) -> Later<'_, Result<Snapshot, Refusal>> {
         Box::pin(async move {
-            #[derive(serde::Serialize)]
-            struct Snapshot<'a, D> {
-                up: &'static str,
-                s: &'a str,
-                seq: i64,
-                d: &'a D,
-            }
-            let (bytes, seq) = match stream {
+            match stream {
                 StreamId::Thread(id) => {
                     let d = history::snapshot(&self.pool, actor_id, id).await?;
-                    (serde_json::to_vec(&Snapshot { up: "snapshot", s: &id.to_string(), seq: d.seq, d: &d }), d.seq)
+                    let seq = d.seq as u64;
+                    Ok(Snapshot::Thread { frame: reply::snapshot(&id.to_string(), seq, &d), seq })
                 }
                 StreamId::User(id) => {
-                    let d = history::user_snapshot(&self.pool, id).await?;
-                    (serde_json::to_vec(&Snapshot { up: "snapshot", s: "user", seq: d.seq, d: &d }), d.seq)
+                    let history::UserSnapshot { seq, threads, positions, next, inbox, settings } =
+                        history::user_snapshot(&self.pool, id).await?;
+                    let positions = positions.into_iter().map(position).collect();
+                    let seq = seq as u64;
+                    Ok(Snapshot::User(Box::new(UserSnapshot { seq, threads, positions, next, inbox, settings })))
                 }
-            };
-            let json = bytes.map_err(|_| Refusal::new(ErrorCode::Internal, "the snapshot could not be rendered"))?;
-            Ok((frame::text(&json), seq as u64))
+            }
         })
     }
 
     fn cursor(&self, last: &ThreadRow) -> String {
         rows::cursor_after(last)
     }
+}
+
+fn position(place: people::ThreadPosition) -> (Uuid, Position) {
+    (place.thread_id, Position { head: place.seq as u64, join_seq: place.join_seq as u64 })
 }
 
 /// Reads of the log over the primary.

@@ -51,6 +51,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(6, "0006_session_origins"),
     migration!(7, "0007_profile_search"),
     migration!(8, "0008_consent"),
+    migration!(9, "0009_leave_name"),
 ];
 
 /// The runner's own tables; every database has them before its first migration, and no way back drops them: without

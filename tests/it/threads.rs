@@ -2,7 +2,8 @@
 
 use haus::messaging::history::open;
 use haus::messaging::memberships::thread_row;
-use haus::messaging::rows::{list, people};
+use haus::messaging::people::people;
+use haus::messaging::rows::list;
 use haus::messaging::threads::{NewThread, ThreadPatch, get};
 use haus::protocol::codes::ErrorCode;
 use haus::protocol::types::{ThreadRole, ThreadType};

@@ -56,6 +56,7 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/members.sql",
     "engine/people_threads.sql",
     "engine/poll.sql",
+    "engine/positions.sql",
     "engine/refused.sql",
     "engine/refused_for.sql",
     "engine/remove_member.sql",

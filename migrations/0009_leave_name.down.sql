@@ -1,0 +1,1 @@
+ALTER TABLE thread_spans DROP COLUMN leave_name;
