@@ -172,6 +172,7 @@ impl Worker {
         (self.locals, self.free_locals) = (Vec::new(), Vec::new());
         self.dirty.clear();
         self.readable.clear();
+        self.yielded.clear();
         self.kept.clear();
         self.count_pending();
         // A defect that every turn meets must not take the whole of a core.

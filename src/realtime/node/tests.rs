@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -15,9 +14,9 @@ use crate::courier::in_process::InProcess;
 use crate::limits::Addresses;
 use crate::protocol::codes::Refusal;
 use crate::protocol::types::{SendBody, ThreadRow};
-use crate::realtime::inbox::{NewSocket, ToWorker};
+use crate::realtime::inbox::{NewSocket, Snapshot, ToWorker};
 use crate::realtime::{
-    Access, Backend, CommandName, Credential, EngineOptions, Later, LogReader, Polled, SocketReply, Welcome,
+    Access, Backend, CommandName, Credential, EngineOptions, Later, LogReader, Polled, Positions, SocketReply, Welcome,
 };
 use crate::updates::{StreamId, Update};
 
@@ -47,7 +46,13 @@ impl Backend for Nobody {
     ) -> Later<'a, Result<Box<RawValue>, Refusal>> {
         never()
     }
-    fn snapshot(&self, _: Uuid, _: StreamId) -> Later<'_, Result<(Bytes, u64), Refusal>> {
+    fn stands(&self, _: Access) -> Later<'_, Result<(), Refusal>> {
+        never()
+    }
+    fn positions(&self, _: Uuid, _: Vec<Uuid>) -> Later<'_, Result<Positions, Refusal>> {
+        never()
+    }
+    fn snapshot(&self, _: Uuid, _: StreamId) -> Later<'_, Result<Snapshot, Refusal>> {
         never()
     }
     fn cursor(&self, _: &ThreadRow) -> String {
