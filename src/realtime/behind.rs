@@ -89,6 +89,12 @@ impl Worker {
             let (Attach::Live { head, .. } | Attach::Behind { head }) = &attach;
             self.expect_runs(stream, *head, incarnation);
             match attach {
+                // The feed is behind the database: what was missed is read, so that `resumed` comes after it.
+                Attach::Live { reached, .. } if reached < known => {
+                    self.shared.pages.ask(stream, since, addr);
+                    session.catch_up.get_or_insert_default().reading = Some(behind);
+                    return true;
+                }
                 Attach::Live { updates, .. }
                     if !session.outbox.has_room(updates.iter().map(|update| update.frame.len()).sum()) =>
                 {

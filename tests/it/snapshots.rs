@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::cluster::{Cluster, Person, cluster};
 use crate::gates::{At, Gate};
-use crate::socket::{Client, Frame};
+use crate::socket::{Client, Frame, PATIENCE};
 
 const PEOPLE: [(&str, &str); 2] = [("p_profiles", "uuid[]"), ("p_listed", "integer")];
 
@@ -97,11 +97,16 @@ async fn who_joins_around_a_snapshot_is_live_in_the_thread() {
             speaker.say(old, "meanwhile").await;
             gate.open(key).await;
 
+            // What is sent from here on is in no snapshot.
+            let mut frames = vec![client.until(|json| json.get("up").is_some()).await];
+            while frames.iter().all(|frame| frame.json["up"] != "snapshot") {
+                frames.push(client.until(|json| json.get("up").is_some()).await);
+            }
             let mut sent = BTreeMap::new();
             for thread in [new, old] {
                 sent.insert(thread.to_string(), speaker.say(thread, "live").await["seq"].as_u64().unwrap());
             }
-            let frames = until_live(&mut client, &sent).await;
+            until_live(&mut client, &mut frames, &sent, &format!("{door:?} {at:?}")).await;
             let resumed = &frames.iter().find(|frame| frame.json["up"] == "resumed").expect("resumed").json;
             let snapshot = frames.iter().position(|frame| frame.json["up"] == "snapshot").expect("a snapshot");
             assert!(resumed["d"]["streams"]["user"].as_u64() >= frames[snapshot].json["seq"].as_u64());
@@ -129,15 +134,17 @@ async fn who_joins_around_a_snapshot_is_live_in_the_thread() {
     }
 }
 
-/// Every frame until an update with each of these positions came, in the order of arrival.
-async fn until_live(client: &mut Client, sent: &BTreeMap<String, u64>) -> Vec<Frame> {
-    let mut frames: Vec<Frame> = Vec::new();
+/// Adds every frame until an update with each of these positions came, in the order of arrival.
+async fn until_live(client: &mut Client, frames: &mut Vec<Frame>, sent: &BTreeMap<String, u64>, case: &str) {
     let is = |frame: &Frame, (thread, seq): (&String, &u64)| frame.json["s"] == *thread && frame.json["seq"] == *seq;
     while !sent.iter().all(|one| frames.iter().any(|frame| is(frame, one))) {
-        frames.push(client.until(|json| json.get("up").is_some()).await);
+        let next = tokio::time::timeout(PATIENCE / 2, client.until(|json| json.get("up").is_some())).await;
+        match next {
+            Ok(frame) => frames.push(frame),
+            Err(_) => panic!("{case}: {sent:?} did not all come: {frames:#?}"),
+        }
     }
     frames.extend(client.drain().await);
-    frames
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
