@@ -17,10 +17,9 @@ use crate::identity::{self, Identity};
 use crate::limits::{RateLimiter, Work, WorkRates};
 use crate::messaging::batcher::{Batcher, CommitSink, Hold};
 use crate::messaging::history::{self, Range};
-use crate::messaging::log::PollState;
 use crate::messaging::lookups::Lookups;
 use crate::messaging::send::{self, Outcome, SendChecker, SendRequest};
-use crate::messaging::{Committed, Publisher, Sender, log, people, read_marks, rows};
+use crate::messaging::{Committed, Publisher, Sender, people, read_marks, rows};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::size::{PAGE_BYTES, fitting};
 use crate::protocol::types::{SendBody, ThreadRow};
@@ -28,10 +27,7 @@ use crate::protocol::{json, reply};
 use crate::realtime::hub::Hub;
 use crate::realtime::inbox::{SessionAddr, Snapshot, ToWorker};
 use crate::realtime::plan::Position;
-use crate::realtime::{
-    Access, Backend, CommandName, Credential, Later, LogReader, Polled, PolledTo, Positions, SocketReply, UserSnapshot,
-    Welcome,
-};
+use crate::realtime::{Access, Backend, CommandName, Credential, Later, Positions, SocketReply, UserSnapshot, Welcome};
 use crate::updates::{StreamId, Update};
 
 /// Most profiles of one `profiles.get`.
@@ -281,64 +277,6 @@ impl Backend for Product {
 
 fn position(place: people::ThreadPosition) -> (Uuid, Position) {
     (place.thread_id, Position { head: place.seq as u64, join_seq: place.join_seq as u64 })
-}
-
-/// Reads of the log over the primary.
-pub struct Log {
-    pub pool: PgPool,
-}
-
-impl LogReader for Log {
-    fn pages<'a>(&'a self, asks: &'a [(StreamId, u64)], limit: u32) -> Later<'a, Result<Vec<Vec<Update>>, Refusal>> {
-        Box::pin(async move {
-            let part = |user: bool| -> Vec<(Uuid, i64)> {
-                let wanted = asks.iter().filter(|(stream, _)| stream.is_user() == user);
-                wanted.map(|(stream, since)| (stream.uuid(), *since as i64)).collect()
-            };
-            let (of_threads, of_users) = (part(false), part(true));
-            let threads = async {
-                if of_threads.is_empty() {
-                    Ok(Vec::new())
-                } else {
-                    log::thread_pages(&self.pool, &of_threads, i64::from(limit)).await
-                }
-            };
-            let users = async {
-                if of_users.is_empty() {
-                    Ok(Vec::new())
-                } else {
-                    log::user_pages(&self.pool, &of_users, i64::from(limit)).await
-                }
-            };
-            let (threads, users) = tokio::try_join!(threads, users)?;
-            let (mut threads, mut users) = (threads.into_iter(), users.into_iter());
-            Ok(asks
-                .iter()
-                .map(|(stream, _)| if stream.is_user() { users.next() } else { threads.next() }.unwrap_or_default())
-                .collect())
-        })
-    }
-
-    fn heads<'a>(&'a self, streams: &'a [StreamId]) -> Later<'a, Result<Vec<(StreamId, u64)>, Refusal>> {
-        Box::pin(async move {
-            let part = |user: bool| -> Vec<Uuid> {
-                streams.iter().filter(|stream| stream.is_user() == user).map(|stream| stream.uuid()).collect()
-            };
-            log::heads(&self.pool, &part(false), &part(true)).await
-        })
-    }
-
-    fn poll(&self, position: Option<String>, rows: u32) -> Later<'_, Result<Polled, Refusal>> {
-        Box::pin(async move {
-            let poll = log::poll(&self.pool, position, rows as i32).await?;
-            let came = match poll.state {
-                PollState::Whole => PolledTo::Present,
-                PollState::More => PolledTo::Part,
-                PollState::Lost => PolledTo::Nowhere,
-            };
-            Ok(Polled { position: poll.position, moved: poll.moved, came })
-        })
-    }
 }
 
 #[derive(Deserialize)]

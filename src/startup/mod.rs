@@ -1,6 +1,7 @@
 //! The composition root: configuration and a bound listener in, a running node out. Tests use it too.
 
 pub mod backend;
+pub mod log;
 mod watcher;
 pub mod welcome;
 
@@ -36,7 +37,8 @@ use crate::store::admission::{self, Refused, START_PATIENCE};
 use crate::store::safety::SafetyState;
 use crate::store::{epoch, pools};
 use crate::telemetry;
-use backend::{Announcer, Log, Product};
+use backend::{Announcer, Product};
+use log::Log;
 use welcome::Welcomes;
 
 /// Connections of the send batcher, one a lane, and one more for a renewed one.

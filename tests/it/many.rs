@@ -13,7 +13,7 @@ async fn groups(cluster: &Cluster, one: &Person, other: &Person, count: usize) {
     let (one, other) = (one.id, other.id);
     let make = format!(
         "PERFORM engine.create_thread(gen_random_uuid(), 'GROUP', 'g' || i, NULL, NULL, '{one}',
-         ARRAY['{one}', '{other}']::uuid[], NULL)"
+         ARRAY['{one}', '{other}']::uuid[], NULL, 5000)"
     );
     cluster.world.database.run(format!("DO $$ BEGIN FOR i IN 1..{count} LOOP {make}; END LOOP; END $$")).await;
 }

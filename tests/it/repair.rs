@@ -13,7 +13,7 @@ use haus::protocol::codes::{ErrorCode, Refusal};
 use haus::realtime::inbox::{Inbox, SessionAddr, ToWorker};
 use haus::realtime::node::Node;
 use haus::realtime::{Later, LogReader, Polled, catch_up::PageReader, hub::Hub, repair};
-use haus::startup::backend::Log;
+use haus::startup::log::Log;
 use haus::telemetry::metrics;
 use haus::updates::{StreamId, Update};
 use uuid::Uuid;
