@@ -30,7 +30,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use chrono::Utc;
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 pub use authorize::{Action, Resource, Standing, Subject, authorize};
@@ -51,6 +51,8 @@ use tokens::Tokens;
 pub const DATABASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Mutations at work at a time, those whose caller has gone away included; above it the answer is `unavailable`.
 const MUTATIONS_MAX: usize = 1_024;
+/// Statements about tickets under way; more wait up to [`DATABASE_TIMEOUT`].
+const TICKETS_IN_WORK: usize = 2;
 
 /// What the composition root decides about identity.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +78,9 @@ pub struct Identity {
     revoked: Arc<RevokedSet>,
     people: Arc<People>,
     mutations: Arc<Semaphore>,
+    /// Connections of tickets, which anybody may make up: these and no others wait for theirs.
+    ticket_pool: PgPool,
+    tickets_in_work: Arc<Semaphore>,
 }
 
 impl Identity {
@@ -87,6 +92,8 @@ impl Identity {
         let forget = Arc::clone(&people);
         revoked.on_revoked(move |profile_id, session_id| forget.forget(profile_id, session_id));
         Ok(Self {
+            ticket_pool: pool.clone(),
+            tickets_in_work: Arc::new(Semaphore::new(TICKETS_IN_WORK)),
             pool,
             settings,
             tokens: Tokens::new(keys)?,
@@ -97,6 +104,11 @@ impl Identity {
             people,
             mutations: Arc::new(Semaphore::new(MUTATIONS_MAX)),
         })
+    }
+
+    /// The same with connections for tickets alone.
+    pub fn with_ticket_pool(self, ticket_pool: PgPool) -> Self {
+        Self { ticket_pool, ..self }
     }
 
     /// What a bearer token stands for: signature, type, issuer, audience, time, and the revocations this node knows
@@ -138,6 +150,25 @@ impl Identity {
         let Ok(place) = Arc::clone(&self.mutations).try_acquire_owned() else {
             return Err(IdentityError::Busy { retry_after_ms: 1_000 });
         };
+        Self::shielded_in(place, work).await
+    }
+
+    /// The same for tickets, which wait in a line of their own.
+    async fn shielded_ticket<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, IdentityError>> + Send + 'static,
+    ) -> Result<T, IdentityError> {
+        let place = Arc::clone(&self.tickets_in_work).acquire_owned();
+        match tokio::time::timeout(DATABASE_TIMEOUT, place).await {
+            Ok(Ok(place)) => Self::shielded_in(place, work).await,
+            Ok(Err(_)) | Err(_) => Err(IdentityError::Busy { retry_after_ms: 1_000 }),
+        }
+    }
+
+    async fn shielded_in<T: Send + 'static>(
+        place: OwnedSemaphorePermit,
+        work: impl Future<Output = Result<T, IdentityError>> + Send + 'static,
+    ) -> Result<T, IdentityError> {
         let task = tokio::spawn(async move {
             let done = work.await;
             drop(place);

@@ -30,8 +30,8 @@ impl Identity {
     pub async fn create_ticket(&self, access: Access) -> Result<String, IdentityError> {
         let ticket = URL_SAFE_NO_PAD.encode(random_bytes::<32>()?);
         let hash = hash(&ticket);
-        let pool = self.pool.clone();
-        self.shielded(async move {
+        let pool = self.ticket_pool.clone();
+        self.shielded_ticket(async move {
             sqlx::query(
                 "INSERT INTO ws_tickets (hash, session_id, profile_id, access_expires_at, expires_at)
                  VALUES ($1, $2, $3, to_timestamp($4::bigint / 1000.0), now() + make_interval(secs => $5::int))",
@@ -54,6 +54,9 @@ impl Identity {
     /// # Errors
     /// `unauthenticated` when it is unknown, used, expired or its session has ended; `unavailable` without database.
     pub async fn redeem_ticket(&self, ticket: &str) -> Result<Access, Refusal> {
+        if !is_wellformed(ticket) {
+            return Err(refused());
+        }
         let one = self.redeem_tickets(vec![ticket.to_owned()]).await?;
         one.into_iter().next().unwrap_or_else(|| Err(refused()))
     }
@@ -65,9 +68,9 @@ impl Identity {
     pub async fn redeem_tickets(&self, tickets: Vec<String>) -> Result<Vec<Result<Access, Refusal>>, Refusal> {
         let hashes: Vec<Vec<u8>> = tickets.iter().map(|ticket| hash(ticket)).collect();
         let wanted = hashes.clone();
-        let pool = self.pool.clone();
+        let pool = self.ticket_pool.clone();
         let rows: Vec<Redeemed> = self
-            .shielded(async move {
+            .shielded_ticket(async move {
                 Ok(sqlx::query_as(
                     "DELETE FROM ws_tickets t USING sessions s
                      WHERE t.hash = ANY($1) AND s.id = t.session_id
@@ -95,6 +98,11 @@ impl Identity {
 
 fn refused() -> Refusal {
     IdentityError::Unauthenticated("the ticket is unknown, used or expired").into()
+}
+
+/// Whether it could be one of ours; what could not is refused without a look into the database.
+fn is_wellformed(ticket: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(ticket).is_ok_and(|bits| bits.len() == 32)
 }
 
 fn hash(ticket: &str) -> Vec<u8> {

@@ -45,6 +45,8 @@ use welcome::Welcomes;
 const SEND_CONNECTIONS: u32 = 3;
 /// Connections of look-ups for sends above the rate.
 const LOOKUP_CONNECTIONS: u32 = 1;
+/// Connections of websocket tickets.
+const TICKET_CONNECTIONS: u32 = 2;
 /// Connections of everything else.
 const CONNECTIONS: u32 = 12;
 /// Connections that may wait to be accepted (the kernel's `somaxconn` caps it).
@@ -106,6 +108,8 @@ pub async fn run(
     let send_pool = pools::connect(&services.database_url, &name, SEND_CONNECTIONS, &safety_state).map_err(setting)?;
     let lookup_pool =
         pools::connect(&services.database_url, &name, LOOKUP_CONNECTIONS, &safety_state).map_err(setting)?;
+    let ticket_pool =
+        pools::connect(&services.database_url, &name, TICKET_CONNECTIONS, &safety_state).map_err(setting)?;
     admission::admit(&services.database_url, START_PATIENCE).await?;
     let watch_pool = pools::watch(&services.database_url, &name).map_err(setting)?;
     let (epoch, place) = epoch::load_here(&watch_pool).await.map_err(StartupError::failed)?;
@@ -125,7 +129,8 @@ pub async fn run(
         password_cost: PasswordCost::OWASP,
         password_cores: cores,
     };
-    let identity = Arc::new(Identity::new(pool.clone(), &keys, settings).map_err(StartupError::failed)?);
+    let identity = Identity::new(pool.clone(), &keys, settings).map_err(StartupError::failed)?;
+    let identity = Arc::new(identity.with_ticket_pool(ticket_pool));
     identity.revoked().poll(&pool).await.map_err(StartupError::failed)?;
 
     // The courier speaks to the hub, and the hub to the courier: the way back is known a moment later.

@@ -52,6 +52,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_profile_search"),
     migration!(8, "0008_consent"),
     migration!(9, "0009_leave_name"),
+    migration!(10, "0010_member_order"),
 ];
 
 /// The runner's own tables; every database has them before its first migration, and no way back drops them: without

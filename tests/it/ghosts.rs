@@ -164,3 +164,37 @@ async fn stay(sockets: &mut std::collections::VecDeque<crate::socket::Client>) {
         assert!(socket.call("ping", json!({})).await.is_ok());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_tickets_and_refreshes_hold_nobody_up() {
+    let cluster = cluster(1, &[]).await;
+    let [ana, ben] = cluster.persons().await;
+    // Refreshes with tickets that nobody made, from many sockets at once, for as long as it takes.
+    let flooding = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let mut floods = Vec::new();
+    for _ in 0..10 {
+        let mut raw = Raw::live(&cluster.nodes[0].address, &ana.token).await;
+        let flooding = flooding.clone();
+        floods.push(tokio::spawn(async move {
+            let ticket = "A".repeat(43);
+            let frame = json!({"id": 2, "cmd": "auth", "d": {"ticket": ticket}}).to_string();
+            while flooding.load(std::sync::atomic::Ordering::Relaxed) {
+                raw.send(&text(&frame)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }));
+    }
+    for _ in 0..20 {
+        let mut other = cluster.live(0, &ben).await;
+        assert!(other.call("threads.list", json!({})).await.is_ok());
+    }
+    // A good ticket gets through as well, once.
+    let (status, body) = cluster.rest(0, "POST", "/v1/ws/ticket", &ben, None).await;
+    assert_eq!(status, 201, "{body}");
+    let mut other = cluster.connect(0).await;
+    assert!(other.call("auth", json!({"ticket": body["ticket"]})).await.is_ok());
+    flooding.store(false, std::sync::atomic::Ordering::Relaxed);
+    for flood in floods {
+        flood.await.unwrap();
+    }
+}

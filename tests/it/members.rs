@@ -215,3 +215,49 @@ async fn sends_while_members_change_leave_no_hole() {
         }
     }
 }
+
+/// Rows of `thread_members` that a call reads do not grow with the thread.
+#[tokio::test]
+async fn the_first_members_of_a_large_thread_are_read_alone() {
+    let world = World::new().await;
+    let (a, b) = (world.person().await, world.person().await);
+    let thread = world.group(a, &[b]).await;
+    world
+        .database
+        .run(format!(
+            "INSERT INTO users (id, email, email_bidx) SELECT gen_random_uuid(), 'x', sha256(('y' || n)::bytea) FROM generate_series(1, 3000) n;
+             INSERT INTO profiles (id, user_id, display_name, status) SELECT id, id, 'Many', 'ACTIVE' FROM users
+             WHERE id NOT IN (SELECT id FROM profiles);
+             INSERT INTO thread_members (thread_id, profile_id, role, join_seq, join_no, joined_at)
+             SELECT '{thread}', id, CASE WHEN right(id::text, 2) = '00' THEN 'MODERATOR' ELSE 'MEMBER' END::thread_role, 1, 0,
+                    now() + random() * interval '1 day'
+             FROM profiles WHERE display_name = 'Many';
+             ANALYZE thread_members;"
+        ))
+        .await;
+    let mut read = world.pool.begin().await.unwrap();
+    let rows: Vec<(Uuid, String)> = sqlx::query_as("SELECT profile_id, role FROM engine.members($1, $2, NULL, 100)")
+        .bind(b)
+        .bind(thread)
+        .fetch_all(&mut *read)
+        .await
+        .unwrap();
+    let fetched: i64 = sqlx::query_scalar(
+        "SELECT (coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0))::bigint FROM pg_stat_xact_user_tables WHERE relname = 'thread_members'",
+    )
+    .fetch_one(&mut *read)
+    .await
+    .unwrap();
+    assert!(fetched < 400, "{fetched} rows were read for 100");
+    drop(read);
+    let ordered: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT profile_id FROM thread_members WHERE thread_id = $1 AND left_at IS NULL
+         ORDER BY profile_id <> $2, role DESC, joined_at, profile_id LIMIT 100",
+    )
+    .bind(thread)
+    .bind(b)
+    .fetch_all(&world.pool)
+    .await
+    .unwrap();
+    assert_eq!(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ordered, "the asker, then by role and joining");
+}

@@ -1,0 +1,1 @@
+DROP INDEX idx_thread_members_order;
