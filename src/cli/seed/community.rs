@@ -125,6 +125,14 @@ pub async fn is_seeded(database: &Database) -> Result<bool, CliError> {
 
 pub async fn seed(database: &Database, keys: &Keys, passwords: &Passwords) -> Result<(), CliError> {
     let community = read()?;
+    // Hashed before the transaction begins: the database ends one that does nothing for two seconds.
+    let hasher = Hasher::new(PasswordCost::OWASP, 2)?;
+    let mut hashes = HashMap::new();
+    for person in &community.people {
+        if let Some(password) = passwords.get(&person.email) {
+            hashes.insert(&person.email, hasher.hash(password.clone()).await?);
+        }
+    }
     let mut connection = connect(database).await?;
     // One commit for all: a disk that syncs slowly is waited for once.
     let mut transaction = connection.begin().await?;
@@ -132,13 +140,8 @@ pub async fn seed(database: &Database, keys: &Keys, passwords: &Passwords) -> Re
         insert_house(&mut transaction, house).await?;
     }
     let sealer = Sealer::new(keys)?;
-    let hasher = Hasher::new(PasswordCost::OWASP, 2)?;
     for person in &community.people {
-        let hash = match passwords.get(&person.email) {
-            Some(password) => Some(hasher.hash(password.clone()).await?),
-            None => None,
-        };
-        insert_person(&mut transaction, &sealer, person, hash).await?;
+        insert_person(&mut transaction, &sealer, person, hashes.remove(&person.email)).await?;
     }
     let checker = SendChecker::new(&keys.message_mac);
     let now = Utc::now();
