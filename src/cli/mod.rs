@@ -10,6 +10,7 @@ mod secret;
 mod seed;
 mod serve;
 mod settings;
+mod signals;
 mod token;
 
 use std::io::Write;
@@ -20,7 +21,12 @@ use clap::{Args, Parser, Subcommand};
 use haus::config::Config;
 use haus::http::address::TrustedProxies;
 
+use tokio::task::JoinHandle;
+
 use error::CliError;
+
+/// How long an ended command is given to let go of what it holds.
+const ABORT_DEADLINE: std::time::Duration = std::time::Duration::from_millis(1_500);
 
 /// Real-time messaging and notification hub: acknowledged means committed.
 #[derive(Parser)]
@@ -84,14 +90,31 @@ pub fn main() -> ExitCode {
         Err(error) => return CliError::failed(format!("the runtime did not start: {error}")).report(),
     };
     // In a task of its own, so that a panic is an exit code and not an abort with children left behind.
+    let is_node = matches!(cli.command, Command::Serve);
     let task = runtime.spawn(run(cli));
-    let code = match runtime.block_on(task) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => error.report(),
-        Err(_) => CliError::failed("a defect ended the command; the log has the details").report(),
+    let code = match runtime.block_on(ended(task, is_node)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
+}
+
+/// The end of a command: its own, or that by a signal, which a node listens to itself.
+async fn ended(mut task: JoinHandle<Result<(), CliError>>, is_node: bool) -> Result<(), CliError> {
+    let defect = || CliError::failed("a defect ended the command; the log has the details");
+    if is_node {
+        return task.await.unwrap_or_else(|_| Err(defect()));
+    }
+    tokio::select! {
+        done = &mut task => done.unwrap_or_else(|_| Err(defect())),
+        signal = signals::first() => {
+            // Whatever it waits for; a private Postgres that it started is asked to stop.
+            task.abort();
+            let _ = tokio::time::timeout(ABORT_DEADLINE, task).await;
+            Err(signal)
+        }
+    }
 }
 
 async fn run(cli: Cli) -> Result<(), CliError> {

@@ -6,13 +6,12 @@ use std::net::{SocketAddr, TcpListener};
 use haus::identity::Keys;
 use haus::startup::{self, Services};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::database::Database;
 use super::error::CliError;
-use super::{Settings, print_line, secret, seed};
+use super::{Settings, print_line, secret, seed, signals};
 
 /// The one line of stdout.
 #[derive(Serialize)]
@@ -24,7 +23,7 @@ struct Ready<'a> {
 }
 
 pub async fn run(mut settings: Settings) -> Result<(), CliError> {
-    let (mut asked, second) = listen_for_signals()?;
+    let (asked, second) = signals::two()?;
     let listener = bind(settings.config.listen)?;
     let node =
         settings.config.node.take().unwrap_or_else(|| format!("n-{}", &Uuid::new_v4().simple().to_string()[..8]));
@@ -32,14 +31,22 @@ pub async fn run(mut settings: Settings) -> Result<(), CliError> {
     let keys = secret::load(&mut settings.config)?;
     let database = tokio::select! {
         opened = Database::open_for_node(&settings) => opened?,
-        _ = asked.wait_for(|asked| *asked) => return Ok(()),
+        () = signals::up(asked.clone()) => return Ok(()),
     };
+    let twice = || CliError::failed("ended by a second signal");
     let done = tokio::select! {
-        done = prepare_and_serve(&settings, listener, &database, keys, asked.clone()) => done,
-        () = ended(second) => Err(CliError::failed("ended by a second signal")),
+        done = prepare_and_serve(&settings, listener, &database, keys, asked) => done,
+        () = signals::up(second.clone()) => Err(twice()),
     };
-    database.close().await;
-    done
+    if done.is_err() {
+        database.close().await;
+        return done;
+    }
+    // A private Postgres that hangs must not hold up who has asked twice.
+    tokio::select! {
+        () = database.close() => done,
+        () = signals::up(second) => Err(twice()),
+    }
 }
 
 async fn prepare_and_serve(
@@ -47,11 +54,11 @@ async fn prepare_and_serve(
     listener: TcpListener,
     database: &Database,
     keys: Keys,
-    mut asked: watch::Receiver<bool>,
+    asked: watch::Receiver<bool>,
 ) -> Result<(), CliError> {
     let logins = tokio::select! {
         prepared = prepare(settings, database, keys) => prepared?,
-        _ = asked.wait_for(|asked| *asked) => return Ok(()),
+        () = signals::up(asked.clone()) => return Ok(()),
     };
     let config = settings.config.clone();
     let services = Services {
@@ -88,31 +95,5 @@ fn announce(address: SocketAddr, node: &str, logins: Option<&str>) {
         .and_then(|line| print_line(&line));
     if let Err(error) = printed {
         tracing::warn!("{}", error.text());
-    }
-}
-
-/// Two flags: the first SIGINT or SIGTERM asks to drain, the second to end.
-fn listen_for_signals() -> Result<(watch::Receiver<bool>, watch::Receiver<bool>), CliError> {
-    let failed = |error: std::io::Error| CliError::failed(format!("signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let (first, asked) = watch::channel(false);
-    let (second, ended) = watch::channel(false);
-    tokio::spawn(async move {
-        for flag in [first, second] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            flag.send_replace(true);
-        }
-    });
-    Ok((asked, ended))
-}
-
-/// Resolves at the second signal alone.
-async fn ended(mut second: watch::Receiver<bool>) {
-    if second.wait_for(|second| *second).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

@@ -90,7 +90,22 @@ pub struct Services {
     pub secret_key: String,
 }
 
-/// Runs a node until `drain` turns true, then closes every socket (4000) and returns.
+/// A node that serves, and what its end needs.
+struct Started {
+    name: String,
+    address: SocketAddr,
+    node: Arc<Node>,
+    courier: Arc<dyn Courier>,
+    draining: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+    key_id: [u8; ID_BYTES],
+    key_pool: PgPool,
+    _sampling: telemetry::Sampling,
+}
+
+/// Runs a node until `drain` turns true, then closes every socket (4000) and returns. Turned before the node is ready, it
+/// ends the start, whatever that waits for (a database that cannot be reached or does not answer).
 ///
 /// # Errors
 /// Each with its exit code; nothing was served when one comes before `ready`.
@@ -101,6 +116,36 @@ pub async fn run(
     mut drain: watch::Receiver<bool>,
     ready: impl FnOnce(SocketAddr, &str),
 ) -> Result<(), StartupError> {
+    let started = tokio::select! {
+        started = start(config, listener, services) => started?,
+        _ = drain.wait_for(|drain| *drain) => return Ok(()),
+    };
+    ready(started.address, &started.name);
+    let retired = tokio::select! {
+        _ = drain.wait_for(|drain| *drain) => false,
+        () = key_retired(&started.key_pool, started.key_id) => true,
+    };
+    started.end().await;
+    if retired {
+        return Err(StartupError::Setting(
+            "HAUS_SECRET_KEY: this root key was changed for another and is retired".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+impl Started {
+    async fn end(self) {
+        tracing::info!("draining");
+        self.draining.store(true, Ordering::Relaxed);
+        let _ = self.stop.send(true);
+        self.node.stop(CloseCode::Drain).await;
+        self.courier.shutdown();
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.serving).await;
+    }
+}
+
+async fn start(config: Config, listener: TcpListener, services: Services) -> Result<Started, StartupError> {
     let name = config.node.clone().unwrap_or_else(|| format!("n-{}", &Uuid::new_v4().simple().to_string()[..8]));
     let safety_state = SafetyState::default();
     let setting = |error: sqlx::Error| StartupError::Setting(format!("DATABASE_URL: {error}"));
@@ -227,24 +272,7 @@ pub async fn run(
     }
     // The first poll tells that the log can be read; readiness waits for it.
     wait_until(Duration::from_secs(5), || node.poll_age().is_some()).await;
-    ready(address, &name);
-
-    let retired = tokio::select! {
-        _ = drain.wait_for(|drain| *drain) => false,
-        () = key_retired(&key_pool, key_id) => true,
-    };
-    tracing::info!("draining");
-    draining.store(true, Ordering::Relaxed);
-    let _ = stop.send(true);
-    node.stop(CloseCode::Drain).await;
-    courier.shutdown();
-    let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
-    if retired {
-        return Err(StartupError::Setting(
-            "HAUS_SECRET_KEY: this root key was changed for another and is retired".to_owned(),
-        ));
-    }
-    Ok(())
+    Ok(Started { name, address, node, courier, draining, stop, serving, key_id, key_pool, _sampling })
 }
 
 /// Says now and then that this node seals with its root key; returns when the database knows that key no more, as what is

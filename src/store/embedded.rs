@@ -3,6 +3,7 @@
 //! schema and roles are the work of `migrate`.
 
 mod cluster;
+mod process;
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
@@ -11,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use cluster::{Cluster, signal};
+use cluster::Cluster;
+use process::{Running, leave, stop};
 
 use super::{private_file, random_hex};
 
@@ -28,8 +29,6 @@ const APPLICATION: &str = "haus_node";
 const DATABASE: &str = "haus";
 /// From spawn to the first answered statement, crash recovery included.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
-/// A stop in order; then at once, then by SIGKILL.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Pauses between restarts of a server that died: doubled from the first to the last.
 const RESTART_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Settings for a small machine. Durability is not negotiable and so is spelled out.
@@ -125,7 +124,7 @@ enum Order {
     Kill,
 }
 
-/// A running private Postgres. Stop it with [`EmbeddedPostgres::stop`]; a drop asks it to stop and does not wait.
+/// A running private Postgres. Stop it with [`EmbeddedPostgres::stop`]; a drop asks it to stop and waits a second at most.
 pub struct EmbeddedPostgres {
     urls: Urls,
     orders: mpsc::Sender<Order>,
@@ -202,7 +201,9 @@ impl EmbeddedPostgres {
 impl Drop for EmbeddedPostgres {
     fn drop(&mut self) {
         if let Some(pid) = self.pid() {
-            signal(pid.cast_signed(), Signal::INT);
+            // Nobody is to start it again.
+            self.orders = mpsc::channel(1).0;
+            leave(pid);
         }
     }
 }
@@ -217,10 +218,10 @@ struct Server {
 impl Server {
     /// Spawns the server and waits until it answers. A start that fails at once is tried again: the last one's
     /// backends may not have noticed its death yet.
-    async fn start(&mut self) -> Result<Child, EmbeddedError> {
+    async fn start(&mut self) -> Result<Running, EmbeddedError> {
         let deadline = Instant::now() + READY_DEADLINE;
         loop {
-            let mut child = self.spawn()?;
+            let mut child = Running::new(self.spawn()?);
             let ended = loop {
                 if let Ok(Some(status)) = child.try_wait() {
                     break status;
@@ -258,7 +259,7 @@ impl Server {
 
     async fn supervise(
         mut self,
-        mut child: Child,
+        mut child: Running,
         mut inbox: mpsc::Receiver<Order>,
         tell_pid: watch::Sender<Option<u32>>,
     ) {
@@ -301,17 +302,6 @@ impl Server {
 
     fn not_ready(&self, reason: String) -> EmbeddedError {
         EmbeddedError::NotReady { reason, log: self.cluster.log.clone() }
-    }
-}
-
-/// Fast shutdown, then immediate, then SIGKILL.
-async fn stop(child: &mut Child) {
-    let Some(pid) = child.id() else { return };
-    for step in [Signal::INT, Signal::QUIT, Signal::KILL] {
-        signal(pid.cast_signed(), step);
-        if timeout(STOP_DEADLINE, child.wait()).await.is_ok() {
-            return;
-        }
     }
 }
 

@@ -311,6 +311,9 @@ async fn step(owner: &mut PgConnection, migration: &Migration, direction: &'stat
 }
 
 async fn acquire_lock(owner: &mut PgConnection) -> Result<(), MigrateError> {
+    // A run that is ended in the middle of a statement must not go on in the server, holding locks. Not every server can
+    // look after its clients.
+    let _ = sqlx::raw_sql("SET client_connection_check_interval = '1s'").execute(&mut *owner).await;
     let start = Instant::now();
     loop {
         let got: bool =

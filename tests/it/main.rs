@@ -46,6 +46,7 @@ mod snapshots;
 mod socket;
 mod sockets;
 mod stays;
+mod stopping;
 mod store;
 mod streams;
 mod strict;

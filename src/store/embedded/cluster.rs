@@ -5,12 +5,14 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
+use super::process::{Group, signal};
 use super::{EmbeddedError, private_file};
 
 /// Where Debian keeps the server binaries of each version.
@@ -125,11 +127,18 @@ impl Cluster {
     }
 
     async fn initdb(&self, fresh: &Path, password_file: &Path, user: &str, locale: &str) -> Result<(), EmbeddedError> {
-        let mut command = self.run_as.command(&self.bin.join("initdb"));
+        let program = self.bin.join("initdb");
+        let mut command = self.run_as.command(&program);
         command.arg("-D").arg(fresh).arg("--pwfile").arg(password_file);
         command.args(["-U", user, "--encoding=UTF8", &format!("--locale={locale}")]);
         command.args(["--auth-local=scram-sha-256", "--auth-host=scram-sha-256"]);
-        let output = command.output().await.map_err(EmbeddedError::io(&self.bin.join("initdb")))?;
+        let failed = || EmbeddedError::io(&program);
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed())?;
+        // A start that is given up takes it along; what it had built is thrown away by the next.
+        let group = Group::of(&child);
+        let output = child.wait_with_output().await.map_err(failed())?;
+        group.has_ended();
         if output.status.success() {
             return Ok(());
         }
@@ -162,13 +171,6 @@ impl Cluster {
             }
         }
         Ok(())
-    }
-}
-
-/// Sends a signal; a process that is gone is no error.
-pub(super) fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = kill_process(pid, signal);
     }
 }
 
