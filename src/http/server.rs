@@ -130,10 +130,6 @@ pub async fn serve(
     connections: Arc<Connections>,
     mut stop: watch::Receiver<bool>,
 ) {
-    // Its connections inherit it.
-    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER) {
-        tracing::debug!(%error, "send buffer");
-    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -177,6 +173,10 @@ async fn connection(
 ) {
     if tokio::time::timeout(FIRST_BYTE, stream.readable()).await.is_err() {
         return;
+    }
+    // Not on the listener: who connected before it was set there would have a buffer without a bound.
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
+        tracing::debug!(%error, "send buffer");
     }
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "nodelay");

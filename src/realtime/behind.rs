@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::backlog::Behind;
-use super::delivery::stays_are_ignored;
+use super::delivery::{piece, stays_are_ignored};
 use super::feed::Attach;
 use super::inbox::ResumeAnswer;
 use super::outbox::{OUTBOX_BYTES, UPDATE_BYTES};
@@ -267,20 +267,18 @@ impl Worker {
 
     /// How many of `updates`, from the first on, may wait for this socket now.
     fn takes(&mut self, slot: u32, session: &mut Session, updates: &[Update]) -> usize {
+        let updates = &updates[..piece(updates)];
         let room = |session: &Session| {
             let mut bytes = 0;
             let fits = |update: &&Update| {
                 bytes += update.frame.len();
-                session.outbox.has_room(bytes) && (bytes <= UPDATE_BYTES || bytes == update.frame.len())
+                session.outbox.has_room(bytes)
             };
             updates.iter().take_while(fits).count()
         };
         let count = room(session);
         if count < updates.len() && !session.outbox.is_empty() {
-            let mut writes = 0;
-            // What fails here fails again when the socket is flushed in its turn.
-            let _ = session.write(&mut writes, self.now_ms);
-            metrics().socket_writes.inc_by(writes);
+            session.write_ahead(self.now_ms);
             self.mark_dirty_session(slot, session);
             return room(session);
         }

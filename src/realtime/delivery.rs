@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::backlog::Behind;
 use super::inbox::Run;
+use super::outbox::UPDATE_BYTES;
 use super::plan::StreamPlan;
 use super::session::{Phase, Session};
 use super::streams::UNSET;
@@ -50,7 +51,7 @@ impl Worker {
         while let Some(first) = fresh.first() {
             let plain = fresh.iter().take_while(|update| update.touch == Touch::None).count();
             if plain > 0 {
-                let (group, rest) = fresh.split_at(plain);
+                let (group, rest) = fresh.split_at(piece(&fresh[..plain]));
                 self.deliver_plain(number, group);
                 fresh = rest;
             } else {
@@ -61,7 +62,7 @@ impl Worker {
         self.forget_behind(run.stream);
     }
 
-    /// Updates that only need writing: joined once, appended to every member.
+    /// A piece of updates that only need writing: joined once, appended to every member.
     fn deliver_plain(&mut self, number: u32, group: &[Update]) {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return };
         let joined = join(group);
@@ -70,14 +71,14 @@ impl Worker {
         let mut lost: Vec<u32> = Vec::new();
         for slot in &local.members {
             let Some(session) = self.slots[*slot as usize].session.as_mut() else { continue };
-            if session.outbox.has_room(joined.len()) {
+            if session.makes_room(joined.len(), self.now_ms) {
                 session.outbox.push_update(joined.clone());
-                if !session.dirty {
-                    session.dirty = true;
-                    self.dirty.push_back(*slot);
-                }
             } else {
                 lost.push(*slot);
+            }
+            if !session.dirty {
+                session.dirty = true;
+                self.dirty.push_back(*slot);
             }
         }
         metrics().deliveries.inc_by((local.members.len() - lost.len()) as u64 * group.len() as u64);
@@ -171,10 +172,10 @@ impl Worker {
             // It fell behind a moment ago: this comes from the log, after what it missed.
             return;
         }
-        if session.outbox.has_room(update.frame.len()) {
+        self.mark_dirty_session(slot, session);
+        if session.makes_room(update.frame.len(), self.now_ms) {
             session.outbox.push_update(update.frame.clone());
             metrics().deliveries.inc();
-            self.mark_dirty_session(slot, session);
         } else if !saboteur::plants(Bug::DropFullQueue) {
             self.fall_behind(slot, session, update.stream, update.seq - 1);
         }
@@ -215,6 +216,16 @@ impl Worker {
 /// Planted: the end of a stay ends nothing here, and nothing may wait for it.
 pub(super) fn stays_are_ignored() -> bool {
     saboteur::plants(Bug::KickNotApplied) || saboteur::plants(Bug::NoRecheckOnResume)
+}
+
+/// How many of `updates`, from the first on, are judged as one: as many as may wait for one socket, and one at least.
+pub(super) fn piece(updates: &[Update]) -> usize {
+    let mut bytes = 0;
+    let fits = |update: &&Update| {
+        bytes += update.frame.len();
+        bytes <= UPDATE_BYTES || bytes == update.frame.len()
+    };
+    updates.iter().take_while(fits).count()
 }
 
 /// Several frames as one piece of memory, shared by all who get them.

@@ -253,6 +253,22 @@ impl Session {
         Ok(flush)
     }
 
+    /// Writes before this socket's turn. What fails here fails again in its turn, which is still to come.
+    pub fn write_ahead(&mut self, now_ms: u64) {
+        let mut writes = 0;
+        let _ = self.write(&mut writes, now_ms);
+        metrics().socket_writes.inc_by(writes);
+    }
+
+    /// Whether an update of `len` bytes may wait here. Where it does not fit, the socket first takes what it can: who reads
+    /// is not put behind for what arrived within one turn of the worker. The session's turn must be still to come.
+    pub fn makes_room(&mut self, len: usize, now_ms: u64) -> bool {
+        if !self.outbox.has_room(len) {
+            self.write_ahead(now_ms);
+        }
+        self.outbox.has_room(len)
+    }
+
     /// Whether the pace is to be judged at `now_ms`, `close_ms` after its count began.
     pub fn is_pace_due(&self, now_ms: u64, close_ms: u64) -> bool {
         self.blocked_since_ms != 0 && now_ms - self.blocked_since_ms >= close_ms

@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::people::World;
 use crate::rig::Folder;
+use crate::rig::node::{self as process, Node as Process};
+use crate::rig::postgres::OWNER;
 use crate::rig::redis::Redis;
 use crate::services::Postgres;
 use crate::socket::Client;
@@ -108,6 +110,28 @@ impl Cluster {
         let address =
             tokio::time::timeout(Duration::from_secs(20), ready).await.expect("ready in time").expect("ready");
         self.nodes.push(Running { address, _drain: drain, _task: task });
+    }
+
+    /// A node in a process of its own, with limits off; it writes its log to `logs`.
+    pub fn process(&self, logs: &Folder, name: &str, extra: &[(&str, &str)]) -> Process {
+        let database = &self.world.database;
+        let given = [("HAUS_SECRET_KEY", SECRET_KEY), ("HAUS_LIMITS", "off")].into_iter().chain(extra.iter().copied());
+        let settings = process::Settings {
+            program: process::Settings::find_program(),
+            database_url: self.database_url(),
+            owner_url: format!("postgres://{OWNER}@127.0.0.1:{}/{}", database.port, database.name),
+            redis_url: self.redis.as_ref().map(Redis::url),
+            logs: logs.path().to_owned(),
+            extra: given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        };
+        Process::start(&settings, name).unwrap()
+    }
+
+    /// A gauge or counter of the node at `address`.
+    pub async fn metric(&self, address: &str, name: &str) -> f64 {
+        let text = self.http.get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
 
     /// A new member with a token.

@@ -42,6 +42,7 @@ mod routes;
 mod search;
 mod sends;
 mod services;
+mod slow;
 mod snapshots;
 mod socket;
 mod sockets;

@@ -18,10 +18,9 @@ use haus::telemetry::metrics;
 use haus::updates::{StreamId, Update};
 use uuid::Uuid;
 
-use crate::cluster::{Person, SECRET_KEY, cluster};
+use crate::cluster::{Person, cluster};
 use crate::people::{World, request};
 use crate::rig::Folder;
-use crate::rig::node::{Node as Process, Settings};
 use crate::socket::Client;
 
 /// The true log, of which some streams cannot be read, or nothing at all.
@@ -262,17 +261,7 @@ async fn a_node_that_slept_through_megabytes_delivers_all_of_them() {
         threads.push(cluster.group(&[&ana, &ben]).await);
     }
     let logs = Folder::new("sleeper").unwrap();
-    let database = &cluster.world.database;
-    let owner_url = format!("postgres://{}@127.0.0.1:{}/{}", crate::rig::postgres::OWNER, database.port, database.name);
-    let settings = Settings {
-        program: Settings::find_program(),
-        database_url: cluster.database_url(),
-        owner_url,
-        redis_url: cluster.redis.as_ref().map(|redis| redis.url()),
-        logs: logs.path().to_owned(),
-        extra: vec![("HAUS_SECRET_KEY".into(), SECRET_KEY.into()), ("HAUS_LIMITS".into(), "off".into())],
-    };
-    let mut sleeper = Process::start(&settings, "sleeper").unwrap();
+    let mut sleeper = cluster.process(&logs, "sleeper", &[]);
     let address = sleeper.address().to_string();
     let mut reader = live(&address, &ben).await;
     sleeper.freeze();
@@ -310,14 +299,10 @@ async fn a_node_that_slept_through_megabytes_delivers_all_of_them() {
         assert!(began.elapsed() < Duration::from_secs(10), "not ready again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let (_, text) = get(&cluster.http, &format!("{url}/metrics")).await;
-    let value = |name: &str| -> f64 {
-        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    };
-    assert!(value("haus_feed_repairs_total") >= THREADS as f64);
-    assert!(value("haus_process_resident_bytes") < 300e6, "{}", value("haus_process_resident_bytes"));
-    assert_eq!(value("haus_feed_holes"), 0.0);
+    assert!(cluster.metric(&address, "haus_feed_repairs_total").await >= THREADS as f64);
+    let resident = cluster.metric(&address, "haus_process_resident_bytes").await;
+    assert!(resident < 300e6, "{resident}");
+    assert_eq!(cluster.metric(&address, "haus_feed_holes").await, 0.0);
 }
 
 async fn live(address: &str, person: &Person) -> Client {
