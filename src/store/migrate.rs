@@ -3,17 +3,18 @@
 //! (`functions`). What the tables mean is in the SQL files.
 
 pub mod functions;
+mod list;
 mod losses;
 mod roles;
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use tokio::time::{Instant, sleep};
 
+pub use list::{MIGRATIONS, Migration};
 pub use losses::would_lose;
 pub use roles::Login;
 
@@ -21,39 +22,6 @@ pub use roles::Login;
 const LOCK_KEY: i64 = 0x6861_7573;
 /// Longest wait for another `haus migrate`.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
-
-/// A migration and its way back.
-pub struct Migration {
-    pub version: i32,
-    pub name: &'static str,
-    up: &'static str,
-    down: &'static str,
-}
-
-macro_rules! migration {
-    ($version:literal, $file:literal) => {
-        Migration {
-            version: $version,
-            name: $file,
-            up: include_str!(concat!("../../migrations/", $file, ".up.sql")),
-            down: include_str!(concat!("../../migrations/", $file, ".down.sql")),
-        }
-    };
-}
-
-/// Every migration, in order. A test compares this list with the folder.
-pub const MIGRATIONS: &[Migration] = &[
-    migration!(1, "0001_identity"),
-    migration!(2, "0002_messaging"),
-    migration!(3, "0003_engine"),
-    migration!(4, "0004_engine_reads"),
-    migration!(5, "0005_houses"),
-    migration!(6, "0006_session_origins"),
-    migration!(7, "0007_profile_search"),
-    migration!(8, "0008_consent"),
-    migration!(9, "0009_leave_name"),
-    migration!(10, "0010_member_order"),
-];
 
 /// The runner's own tables; every database has them before its first migration, and no way back drops them: without
 /// `root_keys` nothing that was sealed could be read again.
@@ -63,6 +31,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS schema_reverted (
+    version integer PRIMARY KEY,
+    reverted_at timestamptz NOT NULL
 );
 CREATE TABLE IF NOT EXISTS stream_epoch (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -297,7 +269,7 @@ async fn step(owner: &mut PgConnection, migration: &Migration, direction: &'stat
         sqlx::query("INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)")
             .bind(migration.version)
             .bind(migration.name)
-            .bind(checksum(migration))
+            .bind(migration.checksum())
             .execute(&mut *transaction)
             .await?;
     } else {
@@ -306,6 +278,14 @@ async fn step(owner: &mut PgConnection, migration: &Migration, direction: &'stat
             .bind(migration.version)
             .execute(&mut *transaction)
             .await?;
+        // A way up that changes what people have asks for it: it has no business with what it met before.
+        sqlx::query(
+            "INSERT INTO schema_reverted (version, reverted_at) VALUES ($1, clock_timestamp())
+             ON CONFLICT (version) DO UPDATE SET reverted_at = excluded.reverted_at",
+        )
+        .bind(migration.version)
+        .execute(&mut *transaction)
+        .await?;
     }
     transaction.commit().await.map_err(failed)
 }
@@ -337,7 +317,7 @@ struct Applied {
 
 impl Applied {
     fn has_drifted(&self) -> bool {
-        MIGRATIONS.iter().any(|migration| migration.version == self.version && checksum(migration) != self.checksum)
+        MIGRATIONS.iter().any(|migration| migration.version == self.version && migration.checksum() != self.checksum)
     }
 }
 
@@ -362,37 +342,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<Applied>, sqlx::Er
         .collect()
 }
 
-/// Of the way up alone: a better way back may be written later.
-fn checksum(migration: &Migration) -> String {
-    hex::encode(digest(&SHA256, migration.up.as_bytes()).as_ref())
-}
-
 /// Runs a statement that was quoted by the server itself (`format('%I %L')`): role names and passwords cannot be bound.
 async fn execute_quoted(connection: &mut PgConnection, statement: String) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::MIGRATIONS;
-
-    #[test]
-    fn the_list_equals_the_folder() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
-        let found: BTreeSet<String> = std::fs::read_dir(folder)
-            .expect("folder")
-            .map(|entry| entry.expect("entry").file_name().into_string().expect("utf-8"))
-            .collect();
-        let listed: BTreeSet<String> = MIGRATIONS
-            .iter()
-            .flat_map(|migration| [format!("{}.up.sql", migration.name), format!("{}.down.sql", migration.name)])
-            .collect();
-        assert_eq!(found, listed);
-        for (index, migration) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(migration.version as usize, index + 1, "{}", migration.name);
-            assert!(migration.name.starts_with(&format!("{:04}_", migration.version)), "{}", migration.name);
-        }
-    }
 }

@@ -25,6 +25,7 @@ mod many;
 mod members;
 mod memory;
 mod messages;
+mod migrations;
 mod page;
 mod people;
 mod pooler;
