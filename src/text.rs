@@ -181,10 +181,7 @@ pub fn link(text: &str, bytes_max: usize) -> Result<String, Fault> {
         return Err(Fault::length(format!("must have 1 to {bytes_max} bytes")));
     }
     if let Some(rest) = text.strip_prefix(OWN_MEDIA) {
-        let plain = !rest.is_empty()
-            && !rest.contains("..")
-            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./?=&%".contains(&b));
-        return if plain { Ok(text.to_owned()) } else { Err(not_a_link()) };
+        return if is_media_path(rest) { Ok(text.to_owned()) } else { Err(not_a_link()) };
     }
     if text.chars().any(|c| c.is_whitespace() || is_control(c) || is_bidi_control(c) || c == '\\') {
         return Err(not_a_link());
@@ -200,12 +197,24 @@ pub fn link(text: &str, bytes_max: usize) -> Result<String, Fault> {
                 && text[8..]
                     .split(['/', '?', '#'])
                     .next()
-                    .is_some_and(|authority| !authority.is_empty() && !authority.contains('@')) =>
+                    .is_some_and(|authority| !authority.is_empty() && !authority.contains(['@', '%'])) =>
         {
             Ok(text.to_owned())
         }
         _ => Err(not_a_link()),
     }
+}
+
+/// What may follow [`OWN_MEDIA`]: names that lead nowhere else however they are read. An escape could hold a dot or a slash,
+/// so there is none before the query.
+fn is_media_path(rest: &str) -> bool {
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && !name.bytes().all(|b| b == b'.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    path.split('/').all(is_name) && query.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~=&%+".contains(&b))
 }
 
 fn not_a_link() -> Fault {
@@ -325,9 +334,13 @@ mod tests {
 
     #[test]
     fn links_are_https_or_our_own_media() {
-        for good in
-            ["https://a.example/x?y=1#z", "HTTPS://A.example", "https://exämple.de/ü", "/v1/media/0198.jpg?sig=ab"]
-        {
+        for good in [
+            "https://a.example/x?y=1#z",
+            "HTTPS://A.example",
+            "https://exämple.de/ü",
+            "/v1/media/0198.jpg?sig=a%2Bb&x=1",
+            "/v1/media/a..b/c",
+        ] {
             assert!(link(good, 200).is_ok(), "{good}");
         }
         for bad in [
@@ -347,7 +360,27 @@ mod tests {
             "https://a.example/ x",
             "/v1/media/../me",
             "/v1/media/",
+            "/v1/media/%2e%2e/me",
+            "/v1/media/%2E%2E%2Fme",
+            "/v1/media/.%2e/me",
+            "/v1/media/a%5c..%5cme",
+            "/v1/media/a\\..\\me",
+            "/v1/media/./a",
+            "/v1/media/a/.",
+            "/v1/media/a/../../me",
+            "/v1/media/...",
+            "/v1/media//me",
+            "/v1/media/a//b",
+            "/v1/media/a/",
+            "/v1/media/?x=1",
+            "/v1/media/a?x=../y",
+            "/v1/media/a?x=1?y",
+            "/v1/media/a#b",
+            "/v1/media/a;b",
             "/v1/me",
+            "/V1/media/a",
+            "https://%2e%2e",
+            "https://a.example%2f@b.example/x",
             "ftp://a.example",
             "",
             "https://a\u{202E}.example",

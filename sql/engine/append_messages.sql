@@ -28,7 +28,7 @@ BEGIN
             FROM unnest(p_thread, p_actor, p_nonce, p_mac, p_content, p_media_url, p_media_type, p_rand)
                 WITH ORDINALITY AS x (thread, actor, nonce, mac, content, media_url, media_type, rand, ord)
             CROSS JOIN LATERAL (SELECT t.seq, t.no, t.last_ms, t.type FROM threads t
-                WHERE t.id = x.thread AND NOT t.is_archived AND t.slow_mode_s = 0 LIMIT 1) t
+                WHERE t.id = x.thread AND NOT t.is_archived AND t.slow_mode_s = 0 AND t.blocked_at IS NULL LIMIT 1) t
             CROSS JOIN LATERAL (SELECT m.role FROM thread_members m
                 WHERE m.thread_id = x.thread AND m.profile_id = x.actor AND m.left_at IS NULL LIMIT 1) m
             CROSS JOIN LATERAL (SELECT FROM profiles p WHERE p.id = x.actor
@@ -76,6 +76,7 @@ BEGIN
                    WHEN u.seq IS NOT NULL THEN 'nonce_conflict'
                    WHEN m.profile_id IS NULL OR m.left_at IS NOT NULL THEN 'not_found'
                    WHEN NOT engine.may_act(p.status, p.role, p.suspended_until) THEN 'forbidden'
+                   WHEN t.blocked_at IS NOT NULL THEN 'blocked'
                    WHEN t.is_archived THEN 'thread_archived'
                    WHEN t.type = 'ANNOUNCE' AND m.role = 'MEMBER' THEN 'read_only'
                    WHEN t.slow_mode_s > 0 AND m.role = 'MEMBER' AND (

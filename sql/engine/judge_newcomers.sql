@@ -7,9 +7,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS 
 #variable_conflict use_column
 DECLARE
     v_who uuid;
+    v_code text;
 BEGIN
-    SELECT w.id INTO v_who FROM unnest(p_profiles) w (id)
-    WHERE NOT EXISTS (SELECT FROM profiles p WHERE p.id = w.id AND engine.may_act(p.status, p.role, p.suspended_until)) LIMIT 1;
+    SELECT w.id INTO v_who FROM unnest(p_profiles) w (id) WHERE NOT EXISTS (SELECT FROM profiles p WHERE p.id = w.id) LIMIT 1;
     IF FOUND THEN
         RETURN engine.refused_for('invalid', v_who);
     END IF;
@@ -22,6 +22,18 @@ BEGIN
         IF FOUND THEN
             RETURN engine.refused_for('blocked', v_who);
         END IF;
+    END IF;
+    -- After consent, and by name only to whom the status is shown: to others it is one who does not take messages.
+    SELECT p.id, CASE WHEN engine.is_open(p_actor, r.role, engine.standing(r.status, r.role, r.suspended_until), p.id, s.privacy,
+                      engine.are_apart(p_actor, a.blocked_users, p.id, s.blocked_users)) THEN 'invalid' ELSE 'blocked' END
+    INTO v_who, v_code
+    FROM unnest(p_profiles) w (id)
+    JOIN profiles p ON p.id = w.id AND NOT engine.may_act(p.status, p.role, p.suspended_until)
+    LEFT JOIN user_settings s ON s.user_id = p.id
+    LEFT JOIN profiles r ON r.id = p_actor
+    LEFT JOIN user_settings a ON a.user_id = p_actor LIMIT 1;
+    IF FOUND THEN
+        RETURN engine.refused_for(v_code, v_who);
     END IF;
     INSERT INTO user_streams AS s (profile_id, seq) SELECT w.id, 0 FROM (SELECT DISTINCT unnest(p_profiles) AS id ORDER BY 1) w
     ON CONFLICT (profile_id) DO UPDATE SET seq = s.seq;

@@ -35,11 +35,8 @@ pub(super) struct ProfileRow {
     house_id: Option<Uuid>,
     social_links: Option<String>,
     created_at: DateTime<Utc>,
-    /// `privacy.profile` of the settings; `public` where there are none.
-    privacy: String,
-    reader_id: Option<Uuid>,
-    reader_role: Option<UserRole>,
-    reader_status: Option<UserStatus>,
+    /// What `engine.is_open` says for the reader.
+    is_open: bool,
 }
 
 impl ProfileRow {
@@ -76,9 +73,7 @@ impl ProfileRow {
 
     /// As far as the reader named in the query may see it.
     fn seen(self) -> Profile {
-        let is_own = self.reader_id == Some(self.id);
-        let open = is_open(is_own, self.reader_role, self.reader_status, &self.privacy);
-        if open { self.whole() } else { self.closed() }
+        if self.is_open { self.whole() } else { self.closed() }
     }
 }
 
@@ -130,18 +125,6 @@ impl Identity {
     }
 }
 
-/// Whether a reader of this role and standing sees the whole of a profile with this `privacy.profile`: `public`, `members`
-/// (ACTIVE people) or narrower; nobody follows anybody yet.
-pub(super) fn is_open(is_own: bool, role: Option<UserRole>, status: Option<UserStatus>, privacy: &str) -> bool {
-    is_own
-        || role == Some(UserRole::Admin)
-        || match privacy {
-            "public" => true,
-            "members" => status == Some(UserStatus::Active),
-            _ => false,
-        }
-}
-
 /// One's own profile inside a transaction.
 pub(super) async fn own(connection: &mut PgConnection, id: Uuid) -> Result<Profile, IdentityError> {
     let row: Option<ProfileRow> = sqlx::query_as(PROFILES).bind(id).bind(vec![id]).fetch_optional(connection).await?;
@@ -155,11 +138,12 @@ macro_rules! select_profile {
             "SELECT p.id, p.display_name, p.pronouns, p.bio, p.avatar, p.cover_image, p.ballroom_name, p.role,
                     engine.standing(p.status, p.role, p.suspended_until) AS status,
                     p.house_id, p.social_links::text AS social_links, p.created_at,
-                    coalesce(s.privacy ->> 'profile', 'public') AS privacy, r.id AS reader_id, r.role AS reader_role,
-                    engine.standing(r.status, r.role, r.suspended_until) AS reader_status
+                    engine.is_open($1, r.role, engine.standing(r.status, r.role, r.suspended_until), p.id, s.privacy,
+                                   engine.are_apart($1, o.blocked_users, p.id, s.blocked_users)) AS is_open
              FROM ",
             $from,
-            " p LEFT JOIN user_settings s ON s.user_id = p.id LEFT JOIN profiles r ON r.id = $1"
+            " p LEFT JOIN user_settings s ON s.user_id = p.id
+              LEFT JOIN profiles r ON r.id = $1 LEFT JOIN user_settings o ON o.user_id = $1"
         )
     };
 }

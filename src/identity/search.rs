@@ -1,10 +1,8 @@
 //! Finding people by the beginnings of the words of their names. Who may be found is decided here, what is seen of them
 //! in `profiles`.
 
-use sqlx::Row;
 use uuid::Uuid;
 
-use super::profiles::is_open;
 use super::{Identity, IdentityError, Subject, reading};
 use crate::protocol::types::Profile;
 
@@ -32,38 +30,42 @@ impl Identity {
         after: Option<Uuid>,
         limit: usize,
     ) -> Result<Found, IdentityError> {
-        let statement = sqlx::query(CANDIDATE_ROWS).bind(words).bind(reader.profile_id).bind(CANDIDATES);
-        let rows = reading(statement.fetch_all(&self.pool)).await?;
-        let mut ids = Vec::new();
-        for row in rows {
-            let (id, privacy): (Uuid, String) = (row.try_get("id")?, row.try_get("privacy")?);
-            if is_open(id == reader.profile_id, Some(reader.standing.role), Some(reader.standing.status), &privacy) {
-                ids.push(id);
-            }
+        // One more than the page tells whether there is another.
+        let rows = sqlx::query_scalar(FOUND_ROWS)
+            .bind(words)
+            .bind(reader.profile_id)
+            .bind(CANDIDATES)
+            .bind(after)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1));
+        let mut ids: Vec<Uuid> = reading(rows.fetch_all(&self.pool)).await?;
+        if let (true, Some(after)) = (ids.is_empty(), after) {
+            self.profile(reader.profile_id, after).await.map_err(|error| match error {
+                IdentityError::NotFound(_) => IdentityError::NotFound("no such place in this search"),
+                other => other,
+            })?;
         }
-        let from = match after {
-            None => 0,
-            Some(after) => match ids.iter().position(|id| *id == after) {
-                Some(place) => place + 1,
-                None => return Err(IdentityError::NotFound("no such place in this search")),
-            },
-        };
-        let more = ids.len() > from + limit;
-        let page: Vec<Uuid> = ids.into_iter().skip(from).take(limit).collect();
-        Ok(Found { profiles: self.profiles(reader.profile_id, &page).await?, more })
+        let more = ids.len() > limit;
+        ids.truncate(limit);
+        Ok(Found { profiles: self.profiles(reader.profile_id, &ids).await?, more })
     }
 }
 
-const CANDIDATE_ROWS: &str = r#"
-    SELECT id, privacy FROM (
-        SELECT p.id, lower(p.display_name) AS name, coalesce(s.privacy ->> 'profile', 'public') AS privacy
+/// Ids of a page, by folded name, after the place of `$4`: that of its name now, whether it is still found or not. Its
+/// first condition is the expression of `idx_profiles_words`.
+pub const FOUND_ROWS: &str = r#"
+    SELECT id FROM (
+        SELECT p.id, folded(p.display_name) COLLATE pg_catalog."C" AS name
         FROM profiles p
         LEFT JOIN user_settings s ON s.user_id = p.id
-        WHERE to_tsvector('simple', p.display_name || ' ' || coalesce(p.ballroom_name, '')) @@ (
+        LEFT JOIN profiles r ON r.id = $2
+        LEFT JOIN user_settings o ON o.user_id = $2
+        WHERE to_tsvector('simple', folded(p.display_name || ' ' || coalesce(p.ballroom_name, ''))) @@ (
                   SELECT string_agg('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || ''':*', ' & ')::tsquery
-                  FROM unnest(to_tsvector('simple', $1)) w)
+                  FROM unnest(to_tsvector('simple', folded($1))) w)
           AND engine.standing(p.status, p.role, p.suspended_until) IN ('ACTIVE', 'PENDING')
-          AND NOT $2 = ANY (coalesce(s.blocked_users, '{}'))
-          AND NOT p.id = ANY (coalesce((SELECT o.blocked_users FROM user_settings o WHERE o.user_id = $2), '{}'))
+          AND NOT engine.are_apart($2, o.blocked_users, p.id, s.blocked_users)
+          AND engine.is_open($2, r.role, engine.standing(r.status, r.role, r.suspended_until), p.id, s.privacy, false)
         LIMIT $3) found
-    ORDER BY name COLLATE pg_catalog."C", id"#;
+    WHERE $4::uuid IS NULL
+       OR (name, id) > (SELECT folded(c.display_name) COLLATE pg_catalog."C", c.id FROM profiles c WHERE c.id = $4)
+    ORDER BY name, id LIMIT $5"#;

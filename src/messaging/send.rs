@@ -216,6 +216,7 @@ fn refusal(code: &str, wait_ms: Option<i32>) -> Refusal {
         "nonce_conflict" => conflict(),
         "not_found" => no_thread(),
         "forbidden" => make(ErrorCode::Forbidden, "this account may not write"),
+        "blocked" => make(ErrorCode::Blocked, "no messages pass between these two"),
         "thread_archived" => make(ErrorCode::ThreadArchived, "the thread is archived"),
         "read_only" => make(ErrorCode::ReadOnly, "only moderators write here"),
         "slow_mode" => make(ErrorCode::SlowMode, "slow mode: wait before the next message")

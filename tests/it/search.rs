@@ -88,6 +88,11 @@ async fn people_are_found_by_the_beginnings_of_their_names_as_far_as_one_may_see
     for q in ["azq", "qaz%20nobody", "'", "%5C", "%25", "%26%20%7C%20!", "%3A*", "%F0%9F%94%A5", "qaz:*%20%7C%20zed"] {
         assert_eq!(found(&cluster, &me, q, 50).await, Vec::<String>::new(), "{q}");
     }
+    // Accents and letters of their own are found by plain ones, and the other way round.
+    for (q, whom) in [("anais", "Anaïs Qaz-Legrand"), ("QAZ%C3%8Fll", "Anaïs Qaz-Legrand"), ("z%C3%A9d", "Zed Reader")]
+    {
+        assert_eq!(found(&cluster, &me, q, 50).await, [whom], "{q}");
+    }
     // A PENDING reader is no member; somebody private finds oneself.
     assert!(!found(&cluster, &pending, "qaz", 50).await.contains(&"Qaz Members".to_owned()));
     assert!(found(&cluster, &private, "qaz", 50).await.contains(&"Qaz Private".to_owned()));
@@ -102,6 +107,85 @@ async fn people_are_found_by_the_beginnings_of_their_names_as_far_as_one_may_see
         let (status, answer) = cluster.rest(0, "GET", &format!("/v1/search/profiles?q={q}"), &me, None).await;
         assert_eq!(status, 400, "{q}: {answer}");
     }
+}
+
+async fn rename(cluster: &Cluster, person: &Person, name: &str) {
+    let query = sqlx::query("UPDATE profiles SET display_name = $2 WHERE id = $1").bind(person.id).bind(name);
+    query.execute(&cluster.world.pool).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_found_without_their_accents() {
+    let cluster = cluster(1, &["--limits=off"]).await;
+    let [me, other] = cluster.persons().await;
+    for (name, searches) in [
+        ("Zoë", &["zoe", "Zoë", "ZOE\u{308}"][..]),
+        ("José Ñandú", &["jose", "nandu", "JOSÉ", "ñan"]),
+        ("Søren Ærø", &["soren", "aero", "sør", "ærø"]),
+        ("Łukasz Đorđe", &["lukasz", "dorde", "łuk"]),
+        ("Jürgen Groß", &["jurgen", "gross", "GROẞ", "groß"]),
+        ("Nguyễn Thị", &["nguyen", "thi", "nguyễn"]),
+        ("Пётр Йовович", &["петр", "ПЁТР", "йов"]),
+        ("İpek Şahin Işık", &["ipek", "sahin", "isik"]),
+        ("Ｆｕｌｌ ﬁne", &["full", "fine"]),
+        ("김철수", &["김", "김철"]),
+        ("がく", &["がく"]),
+        ("שָׁלוֹם", &["שלום"]),
+    ] {
+        rename(&cluster, &other, name).await;
+        for q in searches {
+            let encoded: String = q.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            assert_eq!(found(&cluster, &me, &encoded, 10).await, [name], "{q}");
+        }
+    }
+    rename(&cluster, &other, "がく").await;
+    assert!(found(&cluster, &me, "%E3%81%8B", 10).await.is_empty(), "か is another sound");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_a_search_go_on_where_they_were_whatever_happens_to_the_last_one_shown() {
+    let cluster = cluster(1, &["--limits=off"]).await;
+    let people: [Person; 6] = cluster.persons().await;
+    for (person, name) in people.iter().zip(["Éa Qop", "Eb Qop", "éb Qop", "Ec Qop", "ED Qop", "ee Qop"]) {
+        rename(&cluster, person, name).await;
+    }
+    let page = async |cursor: &str| {
+        let path = format!("/v1/search/profiles?q=qop&limit=2{cursor}");
+        let (status, page) = cluster.rest(0, "GET", &path, &people[0], None).await;
+        assert_eq!(status, 200, "{page}");
+        let names = page["items"].as_array().unwrap().iter().map(|one| one["displayName"].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), page["nextCursor"].as_str().unwrap_or_default().to_owned())
+    };
+    let (first, cursor) = page("").await;
+    assert_eq!(first[0], "Éa Qop", "accents do not send a name to the end");
+    cluster.world.database.run(format!("UPDATE profiles SET status = 'BANNED' WHERE id = '{cursor}'")).await;
+    let (second, cursor) = page(&format!("&cursor={cursor}")).await;
+    let (third, end) = page(&format!("&cursor={cursor}")).await;
+    let mut all = [first, second, third].concat();
+    assert_eq!(all.len(), 6, "{all:?}");
+    all.dedup();
+    assert_eq!((all.len(), all[3].as_str(), all[5].as_str(), end.as_str()), (6, "Ec Qop", "ee Qop", ""));
+}
+
+#[tokio::test]
+async fn a_search_reads_the_index_of_words() {
+    let world = crate::people::World::new().await;
+    let person = world.person().await;
+    let mut connection = world.pool.acquire().await.unwrap();
+    // The tables are small: without it everything is read.
+    sqlx::raw_sql("SET enable_seqscan = off").execute(&mut *connection).await.unwrap();
+    let explain = format!("EXPLAIN {}", haus::identity::search::FOUND_ROWS);
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain))
+        .bind("zoe")
+        .bind(person)
+        .bind(500_i64)
+        .bind(None::<Uuid>)
+        .bind(50_i64)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("Index Scan on idx_profiles_words") && plan.contains("Index Cond: (to_tsvector"), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

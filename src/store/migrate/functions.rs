@@ -33,6 +33,8 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/person_threads.sql",
     "engine/standing.sql",
     "engine/may_act.sql",
+    "engine/are_apart.sql",
+    "engine/is_open.sql",
     "engine/add_members.sql",
     "engine/append_messages.sql",
     "engine/append_update.sql",

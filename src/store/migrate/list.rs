@@ -41,6 +41,8 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_consent", Some("1f61f95a6dc242e7d12df35fc2df4961c929faf19a992d67ebe1a2ebffaca74d")),
     migration!(9, "0009_leave_name"),
     migration!(10, "0010_member_order"),
+    migration!(11, "0011_folded_names"),
+    migration!(12, "0012_blocks"),
 ];
 
 impl Migration {

@@ -1,0 +1,4 @@
+-- Whom people block stays in their settings; the threads follow from it.
+DROP TRIGGER user_settings_blocks ON user_settings;
+DROP FUNCTION close_direct_threads();
+ALTER TABLE threads DROP COLUMN blocked_at;
