@@ -5,6 +5,7 @@ mod check;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use check::cannot_listen;
 use clap::{Args, ValueEnum};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -49,10 +50,10 @@ pub struct Config {
     #[arg(long, env = "HAUS_REDIS_CA", global = true)]
     pub redis_ca: Option<PathBuf>,
     /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "HAUS_LISTEN", default_value = "127.0.0.1:8080", global = true)]
+    #[arg(long, env = "HAUS_LISTEN", default_value = "127.0.0.1:8080", value_parser = check::socket_address, global = true)]
     pub listen: SocketAddr,
     /// A second address for /metrics, /healthz and /readyz
-    #[arg(long, env = "HAUS_OPS_LISTEN", global = true)]
+    #[arg(long, env = "HAUS_OPS_LISTEN", value_parser = check::socket_address, global = true)]
     pub ops_listen: Option<SocketAddr>,
     /// Name of this node; random when absent
     #[arg(long, env = "HAUS_NODE", global = true)]

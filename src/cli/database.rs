@@ -89,7 +89,7 @@ impl Database {
 /// Refuses an empty data folder where no other database is named.
 pub fn must_exist(settings: &Settings) -> Result<(), CliError> {
     let folder = &settings.config.data_dir;
-    if given(settings)?.is_some() || EmbeddedPostgres::exists(folder) {
+    if given(settings)?.is_some() || EmbeddedPostgres::exists(folder)? {
         return Ok(());
     }
     Err(CliError::setting(format!(

@@ -6,6 +6,7 @@ mod epoch;
 mod error;
 mod keys;
 mod migrate;
+mod near;
 mod secret;
 mod seed;
 mod serve;
@@ -80,11 +81,11 @@ pub fn main() -> ExitCode {
     let checked = settings::refuse_empty(&<Cli as clap::CommandFactory>::command())
         .and_then(|()| config.check().map_err(CliError::setting))
         .and_then(|()| TrustedProxies::parse(&config.trusted_proxies).map(drop).map_err(CliError::setting))
-        .and_then(|()| settings::start_logs(config));
+        .and_then(|()| settings::start_logs(config))
+        .and_then(|()| settings::refuse_misspelt(&<Cli as clap::CommandFactory>::command()));
     if let Err(error) = checked {
         return error.report();
     }
-    settings::warn_of_unknown(&<Cli as clap::CommandFactory>::command());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return CliError::failed(format!("the runtime did not start: {error}")).report(),

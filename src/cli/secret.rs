@@ -32,7 +32,7 @@ pub fn load(config: &mut Config) -> Result<Keys, CliError> {
 /// The key in `<data>/secret.key`, made at the first use.
 fn kept(data_dir: &Path) -> Result<String, CliError> {
     let path = data_dir.join("secret.key");
-    let failed = |error: std::io::Error| CliError::setting(format!("HAUS_DATA_DIR: {}: {error}", path.display()));
+    let failed = |error: std::io::Error| CliError::setting(private_file::data_folder(&path, &error));
     match fs::read_to_string(&path) {
         Ok(text) => return Ok(text),
         Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 
+use haus::config::cannot_listen;
 use haus::identity::Keys;
 use haus::startup::{self, Services};
 use serde::Serialize;
@@ -81,7 +82,7 @@ async fn prepare(settings: &Settings, database: &Database, keys: Keys) -> Result
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
-    TcpListener::bind(address).map_err(|error| CliError::setting(format!("HAUS_LISTEN: {address}: {error}")))
+    TcpListener::bind(address).map_err(|error| CliError::setting(cannot_listen("HAUS_LISTEN", address, &error)))
 }
 
 /// The ready line for programs, the address and the logins for people.

@@ -8,6 +8,7 @@ use haus::config::{Config, Environment};
 use tracing_subscriber::EnvFilter;
 
 use super::error::CliError;
+use super::near::{self, OURS};
 
 /// Prints a usage error with the environment variable behind the flag; help and version go to stdout.
 pub fn report(error: &clap::Error, command: &clap::Command) -> ExitCode {
@@ -30,13 +31,21 @@ fn variable_of(command: &clap::Command, shown: &str) -> Option<String> {
     found.get_env()?.to_str().map(str::to_owned)
 }
 
-/// Variables that begin like ours and are none of ours: most likely a slip of the pen.
-pub fn warn_of_unknown(command: &clap::Command) {
+/// Variables that begin like ours and are none of ours. One that is nearly a setting is a slip of the pen and refused, with the
+/// name that was meant; others belong to tools or to the platform (Kubernetes sets `HAUS_SERVICE_HOST` beside a service of
+/// this name) and are told of.
+pub fn refuse_misspelt(command: &clap::Command) -> Result<(), CliError> {
     let known: BTreeSet<&str> = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).collect();
     let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for name in given.filter(|name| name.starts_with("HAUS_") && !known.contains(name.as_str())) {
-        tracing::warn!("{name} is not a setting of this program and has no effect");
+    for name in given.filter(|name| name.starts_with(OURS) && !known.contains(name.as_str())) {
+        match near::meant(&name, &known) {
+            Some(meant) => {
+                return Err(CliError::setting(format!("{name}: there is no such setting; did you mean {meant}?")));
+            }
+            None => tracing::warn!("{name} is not a setting of this program and has no effect"),
+        }
     }
+    Ok(())
 }
 
 /// A variable that is set and empty is a slip of the pen, as where a secret was not filled in.

@@ -1,5 +1,8 @@
 //! What a setting may hold beyond its type. Texts here name the variable and never repeat a secret.
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
 use axum::http::Uri;
 use redis::IntoConnectionInfo;
 use sqlx::postgres::PgConnectOptions;
@@ -42,6 +45,39 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+/// An address to listen on.
+///
+/// # Errors
+/// A text with examples.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an IP address and a port are needed, such as 127.0.0.1:8080 (this machine alone), 0.0.0.0:8080 or [::]:8080 (from \
+         everywhere)"
+            .to_owned()
+    })
+}
+
+/// Why a node cannot listen on the address of this setting, and what to do.
+pub fn cannot_listen(setting: &str, address: SocketAddr, error: &std::io::Error) -> String {
+    let next = SocketAddr::new(address.ip(), address.port().checked_add(1).unwrap_or(8080));
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "{setting}: {address} is in use by another program (`haus doctor` tells whether it is a node): end that one, or \
+             choose another port, such as {setting}={next}"
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "{setting}: {address}: this user may not listen on ports below 1024: choose one above, such as {setting}={}",
+            SocketAddr::new(address.ip(), 8080)
+        ),
+        ErrorKind::AddrNotAvailable => format!(
+            "{setting}: {address} is no address of this machine: choose one that is, such as {setting}=127.0.0.1:{port} or \
+             {setting}=0.0.0.0:{port}",
+            port = address.port()
+        ),
+        _ => format!("{setting}: {address}: {error}"),
     }
 }
 

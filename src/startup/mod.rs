@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, cannot_listen};
 use crate::courier::{self, Courier, CourierEvent, EventSink, SealKey};
 use crate::deployment::Deployment;
 use crate::http::ops::Vitals;
@@ -266,7 +266,7 @@ async fn start(config: Config, listener: TcpListener, services: Services) -> Res
     if let Some(ops) = config.ops_listen {
         let listener = tokio::net::TcpListener::bind(ops)
             .await
-            .map_err(|error| StartupError::Setting(format!("HAUS_OPS_LISTEN: {ops}: {error}")))?;
+            .map_err(|error| StartupError::Setting(cannot_listen("HAUS_OPS_LISTEN", ops, &error)))?;
         let connections = Connections::of_operators(&config).map_err(StartupError::Setting)?;
         tokio::spawn(server::serve(listener, operators, connections, stopped));
     }

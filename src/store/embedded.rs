@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, timeout};
 use cluster::Cluster;
 use process::{Running, leave, stop};
 
-use super::{private_file, random_hex};
+use super::private_file::{self, data_folder};
+use super::random_hex;
 
 /// Superuser of the private cluster and owner of the schema.
 const OWNER: &str = "haus_owner";
@@ -70,7 +71,7 @@ pub enum EmbeddedError {
     NotOurs { folder: PathBuf, owner: u32 },
     #[error("HAUS_DATA_DIR: {0} is in use by another haus")]
     InUse(PathBuf),
-    #[error("HAUS_DATA_DIR: {path}: {cause}")]
+    #[error("{}", data_folder(path, cause))]
     Io { path: PathBuf, cause: std::io::Error },
     #[error("initdb failed: {0}")]
     Init(String),
@@ -158,8 +159,16 @@ impl EmbeddedPostgres {
     }
 
     /// Whether a private Postgres was ever made in `data_dir`.
-    pub fn exists(data_dir: &Path) -> bool {
-        data_dir.join("postgres/cluster").is_dir()
+    ///
+    /// # Errors
+    /// Where that cannot be seen: the folder is somebody else's.
+    pub fn exists(data_dir: &Path) -> Result<bool, EmbeddedError> {
+        let cluster = data_dir.join("postgres/cluster");
+        match fs::metadata(&cluster) {
+            Ok(found) => Ok(found.is_dir()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(EmbeddedError::io(&cluster)(error)),
+        }
     }
 
     /// The doors of a private Postgres that another process runs; `None` when none does.

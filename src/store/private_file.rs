@@ -2,7 +2,7 @@
 //! which somebody else may have put there to have another file overwritten.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,22 @@ use rustix::fs::OFlags;
 use super::random_hex;
 
 const MODE: u32 = 0o600;
+
+/// What is wrong with something in the data folder, and what to do.
+pub fn data_folder(path: &Path, cause: &io::Error) -> String {
+    let advice = match cause.kind() {
+        ErrorKind::PermissionDenied => {
+            ": this user may not: run haus as the user who made the folder, or choose one of your own, such as \
+             HAUS_DATA_DIR=$HOME/haus-data"
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory | ErrorKind::NotFound => {
+            ": choose a folder that can be written, such as HAUS_DATA_DIR=$HOME/haus-data"
+        }
+        ErrorKind::StorageFull => ": the disk is full",
+        _ => "",
+    };
+    format!("HAUS_DATA_DIR: {}: {cause}{advice}", path.display())
+}
 
 /// Opens a file to write to its end, and makes it where there is none; an existing one becomes private.
 pub fn append(path: &Path) -> io::Result<File> {

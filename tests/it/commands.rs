@@ -72,6 +72,91 @@ fn commands_that_need_a_database_build_none() {
 }
 
 #[test]
+fn a_misspelt_setting_is_refused_with_the_name_that_was_meant() {
+    let folder = Folder::new("misspelt").unwrap();
+    let data = folder.path().join("data");
+    for (name, meant) in
+        [("HAUS_ORIGIN", "HAUS_ORIGINS"), ("HAUS_REDIS_URL", "REDIS_URL"), ("HAUS_SECRET", "HAUS_SECRET_KEY")]
+    {
+        for command in ["serve", "openapi"] {
+            let output = haus(&data, &[command], &[(name, "x")]);
+            refused(&output, 2, &format!("did you mean {meant}?"));
+        }
+    }
+    // What a platform sets for a service of this name, and tools of ours.
+    for name in [
+        "HAUS_SERVICE_HOST",
+        "HAUS_PORT",
+        "HAUS_PORT_8080_TCP_ADDR",
+        "HAUS_URL",
+        "HAUS_TOKENS",
+        "HAUS_BIN",
+        "HAUS_NODE_PASSWORD",
+    ] {
+        let output = haus(&data, &["openapi"], &[(name, "tcp://10.0.0.1:80")]);
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains(name), "{name}");
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_is_named_with_a_way_out() {
+    let folder = Folder::new("listen").unwrap();
+    let data = folder.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let serve = |address: &str| haus(&data, &["serve"], &[("HAUS_LISTEN", address)]);
+    let output = serve(&format!("127.0.0.1:{port}"));
+    refused(&output, 2, &format!("HAUS_LISTEN=127.0.0.1:{}", port.checked_add(1).unwrap_or(8080)));
+    refused(&output, 2, "in use by another program");
+    refused(&serve("192.0.2.1:8080"), 2, "HAUS_LISTEN=127.0.0.1:8080");
+    for address in ["localhost", "8080", ":8080", "chat.example.org:80", "127.0.0.1"] {
+        refused(&serve(address), 2, "such as 127.0.0.1:8080");
+        refused(&serve(address), 2, "HAUS_LISTEN");
+    }
+    assert!(!data.exists(), "something was built all the same");
+}
+
+/// `program` as somebody who is not root, so that permissions count.
+fn as_nobody(program: &Path, data_dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program).args(arguments);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("HAUS_DATA_DIR", data_dir).env("HAUS_LISTEN", "127.0.0.1:0");
+    command.output().unwrap()
+}
+
+#[test]
+fn a_folder_that_may_not_be_read_or_written_says_so() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can become somebody else.
+        return;
+    }
+    let folder = Folder::new("permission").unwrap();
+    // The folder of builds may be closed to others.
+    let program = folder.path().join("haus");
+    fs::copy(env!("CARGO_BIN_EXE_haus"), &program).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir_all(data.join("postgres/cluster")).unwrap();
+    let nobody = uuid::Uuid::nil().to_string();
+    let commands: [&[&str]; 4] =
+        [&["token", "--profile", &nobody], &["epoch", "new"], &["keys", "status"], &["migrate", "--status"]];
+    for hidden in [data.join("postgres"), data.clone()] {
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+        for arguments in commands {
+            let output = as_nobody(&program, &data, arguments);
+            refused(&output, 2, "Permission denied");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(text.contains("HAUS_DATA_DIR") && !text.contains("no database"), "{text}");
+        }
+        let doctor = String::from_utf8(as_nobody(&program, &data, &["doctor"]).stdout).unwrap();
+        assert!(doctor.contains("BAD  database") && doctor.contains("Permission denied"), "{doctor}");
+    }
+    let output = as_nobody(&program, &folder.path().join("new"), &["serve"]);
+    refused(&output, 2, "such as HAUS_DATA_DIR=");
+    refused(&output, 2, "Permission denied");
+}
+
+#[test]
 fn a_data_folder_that_cannot_be_written_is_named() {
     let folder = Folder::new("unwritable").unwrap();
     let file = folder.path().join("file");

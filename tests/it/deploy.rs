@@ -150,6 +150,29 @@ fn compose_and_dockerfile_agree_with_the_program() {
     assert_eq!(faults_of_dockerfile(&file("Dockerfile"), &known), Vec::<String>::new());
 }
 
+/// Names of settings in code marks: `HAUS_NODE`.
+fn named(page: &str) -> BTreeSet<String> {
+    let is_name = |text: &&str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(is_name);
+    words.filter(|word| is_ours(word) && word.len() > "DATABASE_".len() - 2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_setting_stands_in_operations_and_no_other_does() {
+    let (known, page) = (known(), file("docs/operations.md"));
+    let table = page.split("\n## ").find(|part| part.starts_with("Settings\n")).expect("a section about settings");
+    let rows: String = table.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(named(&rows), known.variables, "the table of docs/operations.md and `haus --help`");
+    // Elsewhere on the page also stand those of the compose file, and examples of what is refused.
+    let compose = file("docker-compose.yml");
+    let strangers: Vec<String> = named(&page)
+        .into_iter()
+        .filter(|name| !known.variables.contains(name) && !compose.contains(&format!("${{{name}:?")))
+        .filter(|name| !matches!(name.as_str(), "HAUS_ORIGIN" | "HAUS_REDIS_URL" | "HAUS_SERVICE_HOST"))
+        .collect();
+    assert_eq!(strangers, Vec::<String>::new(), "docs/operations.md names what is no setting");
+}
+
 #[test]
 fn ports_and_services_fit_together() {
     let scalars = scalars(&file("docker-compose.yml"));
