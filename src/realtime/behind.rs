@@ -328,6 +328,8 @@ impl Worker {
                 self.note_behind(stream);
                 self.detach(slot, session, stream);
                 self.queue_behind(session, Behind { counted: true, ..Behind::new(plan) });
+                // The position named may be past a leave that the user stream waits for.
+                self.free_waiting(session, stream);
             } else if let Some(behind) = session.behind_in_mut(stream) {
                 // Already on its way, from the position the socket was last given.
                 behind.plan.resumed = true;

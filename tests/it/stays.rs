@@ -1,9 +1,12 @@
 //! The end of a stay: nothing from after it is told, and `resumed` names where it was.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Person, cluster};
 use crate::gates::{At, Gate};
+use crate::people;
 use crate::socket::Frame;
 
 async fn epoch(cluster: &Cluster, person: &Person) -> String {
@@ -120,4 +123,35 @@ async fn resumed_names_the_leave_and_who_is_kicked_while_behind_gets_it() {
             .collect();
         assert_eq!(own, (join + 1..=leave).collect::<Vec<_>>(), "{missed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_past_a_leave_waits_for_it_no_more() {
+    let cluster = cluster(1, &["--limits=off"]).await;
+    let [ana, ben] = cluster.persons().await;
+    let thread = cluster.group(&[&ben, &ana]).await;
+    let other = cluster.group(&[&ben, &ana]).await;
+    cluster.world.send_many(ben.id, other, 1).await;
+    let name = thread.to_string();
+    let mut client = cluster.live(0, &ana).await;
+    let mut speaker = cluster.live(0, &ben).await;
+    // The polls that follow a subscription are over; the next comes in five seconds.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Nobody announces the kick. What the user stream gets next is announced, so it is read up to there, and its
+    // `thread.removed` waits for a leave that the thread has not told of.
+    people::remove(&cluster.world.pool, ben.id, thread, ana.id).await.unwrap();
+    client.call("read", json!({"threadId": other, "no": 1})).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // She is let in again, and names a position in her present stay: the leave is behind her.
+    let people = vec![ana.id];
+    people::add(&cluster.world.pool, ben.id, thread, people).await.unwrap();
+    let joined = cluster.log(0, &ben, thread).await.len();
+    client.call("sync", json!({"streams": {&name: joined}})).await.unwrap();
+    let resumed = client.up("resumed").await["d"].clone();
+    assert_eq!(resumed["streams"][&name], joined, "{resumed}");
+    for up in ["thread.removed", "thread.state", "thread.added"] {
+        assert_eq!(client.until(|json| json["s"] == "user").await.json["up"], up);
+    }
+    let seq = speaker.say(thread, "live").await["seq"].clone();
+    assert_eq!(client.update(&name).await.json["seq"], seq);
 }
