@@ -31,17 +31,16 @@ pub async fn run(
 ) {
     let mut position: Option<String> = None;
     let mut failures = 0;
-    let mut is_first = true;
     loop {
         let began = Instant::now();
         let read = match &position {
             Some(position) => onwards(&hub, log.as_ref(), position.clone(), ROWS >> (2 * failures)).await,
-            None => anew(&hub, log.as_ref(), is_first).await,
+            None => anew(&hub, log.as_ref()).await,
         };
         metrics().polls.inc();
         let pause = match read {
             Ok((reached, came)) => {
-                (failures, is_first) = (0, false);
+                failures = 0;
                 position = reached;
                 repairs.note_poll(started);
                 match (came, courier.health()) {
@@ -81,14 +80,11 @@ async fn onwards(
     Ok((Some(position), came))
 }
 
-/// Takes a new position, and then the heads of all streams here: what was committed before it is in them. The first time
-/// there are none, and whoever attaches reads its own.
-async fn anew(hub: &Hub, log: &dyn LogReader, is_first: bool) -> Result<(Option<String>, PolledTo), Refusal> {
+/// Takes a new position, and then the heads of all streams here: what was committed before it is in them.
+async fn anew(hub: &Hub, log: &dyn LogReader) -> Result<(Option<String>, PolledTo), Refusal> {
     let Polled { position, .. } = log.poll(None, 0).await?;
-    if !is_first {
-        for streams in hub.streams().chunks(HEADS) {
-            log.heads(streams).await?.into_iter().for_each(|(stream, head)| hub.know(stream, head));
-        }
+    for streams in hub.streams().chunks(HEADS) {
+        log.heads(streams).await?.into_iter().for_each(|(stream, head)| hub.know(stream, head));
     }
     Ok((Some(position), PolledTo::Present))
 }

@@ -29,6 +29,8 @@ struct Faulty {
     /// Streams any page with which fails, and from how many asked updates on.
     poisoned: Mutex<HashMap<StreamId, u32>>,
     is_down: AtomicBool,
+    /// Only polls fail.
+    is_unpolled: AtomicBool,
     /// Streams asked for in one statement, by how often.
     widths: Mutex<BTreeMap<usize, u32>>,
     polls: AtomicU32,
@@ -41,6 +43,7 @@ impl Faulty {
             log,
             poisoned: Mutex::default(),
             is_down: false.into(),
+            is_unpolled: false.into(),
             widths: Mutex::default(),
             polls: 0.into(),
         })
@@ -67,7 +70,7 @@ impl LogReader for Faulty {
 
     fn poll(&self, position: Option<String>, rows: u32) -> Later<'_, Result<Polled, Refusal>> {
         self.polls.fetch_add(1, Ordering::SeqCst);
-        match self.is_down.load(Ordering::SeqCst) {
+        match self.is_down.load(Ordering::SeqCst) || self.is_unpolled.load(Ordering::SeqCst) {
             true => Box::pin(async { Err(Refusal::unavailable()) }),
             false => self.log.poll(position, rows),
         }
@@ -175,6 +178,23 @@ async fn a_log_that_was_away_is_gone_through_in_small_reads_and_what_it_never_he
     hub.know(streams[1], 400);
     until("corrected", || hub.hole(streams[1]).is_none()).await;
     assert_eq!(hub.head(streams[1]), Some(21));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_announced_before_the_first_poll_is_found_by_it() {
+    let world = World::new().await;
+    let (hub, repairs, courier, _inbox) = hub();
+    let log = Faulty::over(&world);
+    log.is_unpolled.store(true, Ordering::SeqCst);
+    let streams = sleepers(&world, &hub, 3).await;
+    repair::spawn(hub.clone(), repairs.clone(), log.clone(), courier, Instant::now());
+    until("their heads were looked up", || streams.iter().all(|stream| hub.head(*stream) == Some(21))).await;
+    let StreamId::Thread(thread) = streams[0] else { panic!() };
+    let members = sqlx::query_scalar("SELECT profile_id FROM thread_members WHERE thread_id = $1").bind(thread);
+    let ana: Uuid = members.fetch_one(&world.pool).await.unwrap();
+    world.send(ana, thread, "unannounced").await;
+    log.is_unpolled.store(false, Ordering::SeqCst);
+    until("found", || hub.head(streams[0]) == Some(22)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
