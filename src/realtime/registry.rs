@@ -147,13 +147,17 @@ impl Registry {
 
     /// A worker has lost all its sessions.
     pub fn forget_worker(&self, worker: u16) {
-        if self.is_shared.load(Ordering::Relaxed) {
-            self.change_all();
-        }
-        self.by_profile.retain(|_, sessions| {
+        let mut changed = Vec::new();
+        self.by_profile.retain(|profile_id, sessions| {
+            let before = sessions.len();
             sessions.retain(|session| session.addr.worker != worker);
+            if sessions.len() < before {
+                changed.push(*profile_id);
+            }
             !sessions.is_empty()
         });
+        // Afterwards: what is taken and told meanwhile would still be with the lost ones.
+        changed.into_iter().for_each(|profile_id| self.note(profile_id));
     }
 
     /// A live socket goes over to another signed-in session of its profile, with the place it has.
@@ -229,5 +233,23 @@ mod tests {
         assert_eq!(registry.len(), 2);
         registry.forget_worker(0);
         assert!(registry.is_empty());
+    }
+
+    #[test]
+    fn a_lost_worker_changes_those_who_had_sessions_there() {
+        let registry = Arc::new(Registry::default());
+        registry.share();
+        let [lost, both, other] = [1, 2, 3].map(Uuid::from_u128);
+        for (slot, (profile, worker)) in [(lost, 1), (both, 1), (both, 0), (other, 0)].into_iter().enumerate() {
+            let addr = SessionAddr { worker, slot: slot as u32, generation: 0 };
+            let registration = registry.add(profile, Uuid::now_v7(), addr);
+            registry.settle(registration, 9);
+        }
+        assert_eq!(registry.take_changed(9).len(), 3);
+        registry.forget_worker(1);
+        let mut told = registry.take_changed(9);
+        told.sort_unstable();
+        let told: Vec<(Uuid, usize)> = told.into_iter().map(|(profile, places)| (profile, places.len())).collect();
+        assert_eq!(told, [(lost, 0), (both, 1)]);
     }
 }
