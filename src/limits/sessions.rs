@@ -21,8 +21,9 @@ const LEASE_MS: u64 = 6_000;
 /// What a profile's sessions are is kept so long, milliseconds, and told anew well before.
 const KEEP_MS: u64 = 3_600_000;
 const REPEAT: Duration = Duration::from_secs(1_200);
-/// What a node is to close waits for it so long, milliseconds.
+/// What a node is to close waits for it so long, milliseconds, and so much of it is in one answer.
 const MAIL_MS: u64 = 60_000;
+const MAIL: usize = 1_024;
 
 /// The sessions of this node. Each live one has a place: the later it became live, the higher, on the clock all nodes share
 /// (microseconds since 1970), and different from all others of its node.
@@ -33,17 +34,18 @@ pub trait SessionBook: Send + Sync + 'static {
     fn put_back(&self, profiles: &[Uuid]);
     /// Nothing that was told counts any more.
     fn change_all(&self);
-    /// This session is one too many.
+    /// This session is one too many. May be said more than once.
     fn replace(&self, profile_id: Uuid, place: u64);
 }
 
-/// Says that this node lives, and takes what it was sent. `KEYS`: lease, mail; `ARGV`: life of the lease. The first of the
-/// answers is 0 where the lease had run out.
+/// Says that this node lives, and takes what it was sent, which stays there until the next call says that it was heard: an
+/// answer may be lost. `KEYS`: lease, mail (a set); `ARGV`: life of the lease, most to take, then what was heard. The first
+/// of the answers is 0 where the lease had run out.
 const LIVES: &str = r"
 local answer = {tostring(redis.call('EXISTS', KEYS[1]))}
 redis.call('SET', KEYS[1], '', 'PX', ARGV[1])
-for _, mail in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do answer[#answer + 1] = mail end
-redis.call('DEL', KEYS[2])
+for i = 3, #ARGV do redis.call('SREM', KEYS[2], ARGV[i]) end
+for _, mail in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[2])) do answer[#answer + 1] = mail end
 return answer";
 
 /// Writes what sessions some profiles have with this node, and sends word of each that is one too many to the node it is
@@ -73,7 +75,7 @@ for i, key in ipairs(KEYS) do
       table.sort(all, function(a, b) return a[1] < b[1] end)
       for j = 1, #all - most do
         local mail = ARGV[4] .. all[j][3]
-        redis.call('RPUSH', mail, profile .. ' ' .. all[j][2])
+        redis.call('SADD', mail, profile .. ' ' .. all[j][2])
         redis.call('PEXPIRE', mail, ARGV[6])
       end
     end
@@ -108,6 +110,7 @@ async fn exchange(client: Client, names: Names, book: Weak<dyn SessionBook>, mos
     let connection = client.connect();
     let mut pause = EXCHANGE;
     let mut told_all = Instant::now();
+    let mut heard = Vec::new();
     loop {
         tokio::time::sleep(pause).await;
         let Some(book) = book.upgrade() else { break };
@@ -116,7 +119,7 @@ async fn exchange(client: Client, names: Names, book: Weak<dyn SessionBook>, mos
             told_all = Instant::now();
             book.change_all();
         }
-        if let Err(error) = once(&client, &names, book.as_ref(), most).await {
+        if let Err(error) = once(&client, &names, book.as_ref(), most, &mut heard).await {
             tracing::debug!(error, "sessions are counted by this node alone");
             pause = OPEN;
         }
@@ -125,11 +128,19 @@ async fn exchange(client: Client, names: Names, book: Weak<dyn SessionBook>, mos
     connection.abort();
 }
 
-async fn once(client: &Client, names: &Names, book: &dyn SessionBook, most: usize) -> Result<(), String> {
+/// One exchange. `heard`: the mail of the last answer, taken off with the next call that gets one.
+async fn once(
+    client: &Client,
+    names: &Names,
+    book: &dyn SessionBook,
+    most: usize,
+    heard: &mut Vec<String>,
+) -> Result<(), String> {
     // Of the present epoch: after a change nothing is there, and everything is told anew.
     let (prefix, node) = (names.deployment.prefix(), &names.node);
     let keys = vec![format!("{prefix}node:{node}"), format!("{prefix}mail:{node}")];
-    let mut mail: Vec<String> = ask(client.eval(LIVES, keys, vec![LEASE_MS.to_string()])).await?;
+    let arguments = [LEASE_MS.to_string(), MAIL.to_string()].into_iter().chain(heard.iter().cloned());
+    let mut mail: Vec<String> = ask(client.eval(LIVES, keys, arguments.collect::<Vec<_>>())).await?;
     if !mail.is_empty() && mail.remove(0) == "0" {
         // New here, or away for so long that the others have struck this node off, or a Redis that has forgotten.
         book.change_all();
@@ -139,6 +150,7 @@ async fn once(client: &Client, names: &Names, book: &dyn SessionBook, most: usiz
             book.replace(profile_id, place);
         }
     }
+    *heard = mail;
     let changed = book.take_changed(PROFILES);
     let mut calls = changed.chunks(PROFILES_A_CALL);
     while let Some(call) = calls.next() {

@@ -1,13 +1,15 @@
 //! Rates that nodes share through a real Redis, and that need none.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use haus::deployment::Deployment;
-use haus::limits::RateLimiter;
+use haus::limits::{RateLimiter, SessionBook, share_sessions};
 use uuid::Uuid;
 
 use crate::rig::Folder;
+use crate::rig::proxy::{FaultProxy, Faults};
 use crate::rig::redis::Redis;
 
 fn node(redis: &Redis, per_10s: u32, deployment: &Arc<Deployment>) -> Arc<RateLimiter> {
@@ -73,4 +75,95 @@ async fn decides_alone(limiter: &RateLimiter) {
     let passed = passing(limiter, profile, 600);
     assert!(began.elapsed() < Duration::from_millis(200), "took {:?}", began.elapsed());
     assert!((499..=520).contains(&passed), "{passed} passed");
+}
+
+/// The sessions of a node that is nothing else.
+#[derive(Default)]
+pub struct Book {
+    places: Mutex<HashMap<Uuid, Vec<u64>>>,
+    changed: Mutex<HashSet<Uuid>>,
+    replaced: Mutex<Vec<(Uuid, u64)>>,
+}
+
+impl Book {
+    pub fn shared(url: &str, ca: Option<&str>, deployment: &Arc<Deployment>, most: usize) -> Arc<Self> {
+        let book = Arc::new(Self::default());
+        let shared: Arc<dyn SessionBook> = book.clone();
+        let told: Weak<dyn SessionBook> = Arc::downgrade(&shared);
+        share_sessions(url, ca.map(str::as_bytes), deployment.clone(), told, most).unwrap();
+        book
+    }
+
+    pub fn set(&self, profile: Uuid, places: &[u64]) {
+        self.places.lock().unwrap().insert(profile, places.to_vec());
+        self.put_back(&[profile]);
+    }
+
+    pub fn has_replaced(&self, profile: Uuid, place: u64) -> bool {
+        self.replaced.lock().unwrap().contains(&(profile, place))
+    }
+
+    fn is_told(&self) -> bool {
+        self.changed.lock().unwrap().is_empty()
+    }
+}
+
+impl SessionBook for Book {
+    fn take_changed(&self, _most: usize) -> Vec<(Uuid, Vec<u64>)> {
+        let places = self.places.lock().unwrap();
+        self.changed.lock().unwrap().drain().map(|profile| (profile, places[&profile].clone())).collect()
+    }
+
+    fn put_back(&self, profiles: &[Uuid]) {
+        self.changed.lock().unwrap().extend(profiles);
+    }
+
+    fn change_all(&self) {
+        self.put_back(&self.places.lock().unwrap().keys().copied().collect::<Vec<_>>());
+    }
+
+    fn replace(&self, profile_id: Uuid, place: u64) {
+        self.replaced.lock().unwrap().push((profile_id, place));
+    }
+}
+
+pub async fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn which_session_is_to_end_is_told_until_it_was_heard() {
+    let logs = Folder::new("limits").unwrap();
+    let redis = Redis::start(logs.path()).unwrap();
+    let direct = redis.url();
+    let target = direct.trim_start_matches("redis://").trim_end_matches('/').parse().unwrap();
+    let proxy = FaultProxy::start(target, 1).await.unwrap();
+    let deployment = Deployment::new(Uuid::new_v4(), Uuid::now_v7());
+    let far = Book::shared(&format!("redis://{}", proxy.address()), None, &deployment, 2);
+    let near = Book::shared(&direct, None, &deployment, 2);
+    let (one, many) = (Uuid::now_v7(), Uuid::now_v7());
+    far.set(one, &[1]);
+    far.set(many, &(1..=3_000).collect::<Vec<_>>());
+    near.set(many, &[4_000]);
+    // More than one answer brings.
+    until("all but the last two", || far.replaced.lock().unwrap().len() == 2_999).await;
+    until("both are told", || far.is_told() && near.is_told()).await;
+
+    // What the far node asks arrives; the answers come when it has given up waiting.
+    proxy.set(Faults { latency_ms: 700, ..Faults::default() });
+    near.set(one, &[2, 3]);
+    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    assert!(!far.has_replaced(one, 1), "an answer got through");
+    proxy.set(Faults::default());
+    until("told again", || far.has_replaced(one, 1)).await;
+    assert!(near.replaced.lock().unwrap().is_empty());
+    // Heard: not told for ever.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let heard = far.replaced.lock().unwrap().len();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(far.replaced.lock().unwrap().len(), heard);
 }

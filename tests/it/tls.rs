@@ -16,6 +16,7 @@ use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::courier::Member;
+use crate::limits::{Book, until};
 use crate::rig::Folder;
 use crate::services::Postgres;
 
@@ -153,6 +154,12 @@ async fn redis_is_reached_over_tls_by_the_user_of_the_documents() {
         }
         assert!(Instant::now() < deadline, "rates are shared: {passing} of 500 passed");
     }
+    // And sessions are counted over nodes.
+    let book = || Book::shared(&redis.url(), Some(&authority.ca), &deployment, 2);
+    let (one, two, profile) = (book(), book(), Uuid::now_v7());
+    one.set(profile, &[1, 2]);
+    two.set(profile, &[3]);
+    until("the oldest of three is to end", || one.has_replaced(profile, 1)).await;
     good.shutdown();
 }
 
