@@ -157,6 +157,40 @@ async fn a_suspension_that_is_over_is_over_everywhere() {
 }
 
 #[tokio::test]
+async fn a_node_writes_down_that_suspensions_are_over() {
+    let world = World::new().await;
+    let [over, running, endless] = world.people(3).await[..] else { panic!() };
+    let applicant = world.person_with("PENDING", "APPLICANT").await;
+    for (who, until) in [
+        (over, "now() - interval '1 second'"),
+        (applicant, "now() - interval '1 day'"),
+        (running, "now() + interval '1 hour'"),
+        (endless, "NULL"),
+    ] {
+        set(&world, who, "status", &format!("'SUSPENDED', suspended_until = {until}")).await;
+    }
+    let banned = world.person_with("BANNED", "MEMBER").await;
+    let cluster = Cluster::on(world.database, 1, &[]).await;
+    let now = async |who: Uuid| -> (String, bool) {
+        sqlx::query_as("SELECT status::text, suspended_until IS NULL FROM profiles WHERE id = $1")
+            .bind(who)
+            .fetch_one(&cluster.world.pool)
+            .await
+            .unwrap()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while now(over).await.0 == "SUSPENDED" {
+        assert!(std::time::Instant::now() < deadline, "the job does not run");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(now(over).await, ("ACTIVE".to_owned(), true));
+    assert_eq!(now(applicant).await, ("PENDING".to_owned(), true), "an applicant waits for approval still");
+    assert_eq!(now(running).await, ("SUSPENDED".to_owned(), false));
+    assert_eq!(now(endless).await, ("SUSPENDED".to_owned(), true), "without an end it has none");
+    assert_eq!(now(banned).await.0, "BANNED");
+}
+
+#[tokio::test]
 async fn two_house_threads_at_once_are_one_and_a_conflict() {
     let world = World::new().await;
     let admin = world.person_with("ACTIVE", "ADMIN").await;

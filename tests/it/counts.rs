@@ -7,14 +7,68 @@ use uuid::Uuid;
 
 use crate::cluster::cluster;
 
-#[test]
-fn counted_in_a_process_of_its_own() {
+fn in_a_process_of_its_own(test: &str) {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "counts::alone", "--ignored", "--nocapture"])
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn counted_in_a_process_of_its_own() {
+    in_a_process_of_its_own("counts::alone");
+}
+
+#[test]
+fn sign_ins_are_counted_by_door_and_outcome() {
+    in_a_process_of_its_own("counts::sign_ins_alone");
+}
+
+#[tokio::test]
+#[ignore = "run by sign_ins_are_counted_by_door_and_outcome, alone in its process"]
+async fn sign_ins_alone() {
+    let cluster = cluster(1, &[]).await;
+    let post = async |path: &str, token: Option<&str>, body: Value| {
+        let mut request = cluster.http.post(format!("http://{}{path}", cluster.nodes[0].address)).json(&body);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or(Value::Null))
+    };
+    let account = json!({"email": "ana@counts.example", "password": "a long enough secret 7", "displayName": "Ana"});
+    let login = |password: &str| json!({"email": "ana@counts.example", "password": password});
+    let (status, made) = post("/v1/auth/register", None, account.clone()).await;
+    assert_eq!((status, post("/v1/auth/register", None, account).await.0), (201, 409));
+    assert_eq!(post("/v1/auth/login", None, login("a long enough secret 7")).await.0, 200);
+    for _ in 0..2 {
+        assert_eq!(post("/v1/auth/login", None, login("a wrong secret 7")).await.0, 401);
+    }
+    let id = made["profile"]["id"].as_str().unwrap();
+    cluster.world.database.run(format!("UPDATE profiles SET status = 'BANNED' WHERE id = '{id}'")).await;
+    assert_eq!(post("/v1/auth/login", None, login("a long enough secret 7")).await.0, 403);
+    cluster.world.database.run(format!("UPDATE profiles SET status = 'ACTIVE' WHERE id = '{id}'")).await;
+    let token = json!({"refreshToken": made["refreshToken"]});
+    let (status, next) = post("/v1/auth/refresh", None, token).await;
+    assert_eq!((status, post("/v1/auth/refresh", None, json!({"refreshToken": "made up"})).await.0), (200, 401));
+    assert_eq!(post("/v1/auth/logout", next["accessToken"].as_str(), Value::Null).await.0, 204);
+    let count = |door: &str, outcome: &str| metrics().sign_ins.with_label_values(&[door, outcome]).get();
+    for (door, outcome, times) in [
+        ("register", "ok", 1),
+        ("register", "conflict", 1),
+        ("login", "ok", 1),
+        ("login", "unauthenticated", 2),
+        ("login", "forbidden", 1),
+        ("refresh", "ok", 1),
+        ("refresh", "unauthenticated", 1),
+        ("logout", "ok", 1),
+    ] {
+        assert_eq!(count(door, outcome), times, "{door} {outcome}");
+    }
+    let text = haus::telemetry::render();
+    assert!(text.contains("haus_sign_ins_total{door=\"login\",outcome=\"unauthenticated\"} 2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
