@@ -72,6 +72,7 @@ update_kinds! {
     ThreadAdded = 32, "thread.added";
     ThreadRemoved = 33, "thread.removed";
     ThreadState = 34, "thread.state";
+    SettingsChanged = 35, "settings.changed";
 }
 
 /// What an update does to sessions besides being written to them. Everything else about it is opaque bytes.

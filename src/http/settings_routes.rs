@@ -4,11 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
+use super::changes::published;
 use super::extract::{Actor, JsonBody};
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
 use crate::identity::Action;
-use crate::identity::settings::{PrivacyPatch, Settings};
+use crate::identity::settings::{Changed, PrivacyPatch, Settings};
+use crate::messaging::{Committed, settings_changed};
 
 /// A change of one's own settings: absent fields stay.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -36,5 +38,12 @@ pub async fn change(
     JsonBody { value: patch, .. }: JsonBody<SettingsPatch>,
 ) -> Result<Json<Settings>, Problem> {
     actor.may(Action::EditOwnSettings)?;
-    Ok(Json(state.identity.change_privacy(actor.profile_id(), patch.privacy).await?))
+    let (identity, profile_id) = (state.identity.clone(), actor.profile_id());
+    let settings = published(&state.ports.publisher, async move {
+        let Changed { settings, told } = identity.change_privacy(profile_id, patch.privacy).await?;
+        let changed = serde_json::json!({"privacy": settings.privacy});
+        let update = told.map(|told| settings_changed(profile_id, told.seq as u64, told.at.into(), changed));
+        Ok(Committed { value: settings, updates: update.into_iter().collect() })
+    });
+    Ok(Json(settings.await?))
 }

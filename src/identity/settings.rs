@@ -1,6 +1,7 @@
 //! Settings of a person: read whole; `privacy` is what one may change so far. What `privacy.messages` means is in
 //! `engine.consents`, what `privacy.profile` means in `profiles`.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
@@ -76,6 +77,34 @@ struct Row {
     content_filters: Option<Json<Value>>,
 }
 
+/// What a change left, and the place in the own user stream that tells of it, where something was changed.
+#[derive(Debug)]
+pub struct Changed {
+    pub settings: Settings,
+    pub told: Option<Told>,
+}
+
+/// A place in the own user stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    pub seq: i64,
+    pub at: DateTime<Utc>,
+}
+
+#[derive(sqlx::FromRow)]
+struct ChangedRow {
+    #[sqlx(flatten)]
+    row: Row,
+    seq: Option<i64>,
+    at: Option<DateTime<Utc>>,
+}
+
+impl PrivacyPatch {
+    fn is_empty(&self) -> bool {
+        self.profile.is_none() && self.posts.is_none() && self.messages.is_none()
+    }
+}
+
 impl From<Row> for Settings {
     fn from(row: Row) -> Self {
         Self {
@@ -107,29 +136,38 @@ impl Identity {
         match row {
             Some(row) => Ok(row.into()),
             // An account of before settings: it gets the defaults.
-            None => self.change_privacy(profile_id, PrivacyPatch::default()).await,
+            None => Ok(self.change_privacy(profile_id, PrivacyPatch::default()).await?.settings),
         }
     }
 
-    /// Changes who may see and write to oneself; returns all settings as they are then.
+    /// Changes who may see and write to oneself, and tells the own devices, in one transaction; the caller publishes.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
-    pub async fn change_privacy(&self, profile_id: Uuid, patch: PrivacyPatch) -> Result<Settings, IdentityError> {
+    pub async fn change_privacy(&self, profile_id: Uuid, patch: PrivacyPatch) -> Result<Changed, IdentityError> {
         let pool = self.pool.clone();
-        let row: Option<Row> = self
+        let row: Option<ChangedRow> = self
             .shielded(async move {
-                let query = sqlx::query_as(
-                    "INSERT INTO user_settings AS s (id, user_id, privacy) SELECT $3, p.id, $2 FROM profiles p WHERE p.id = $1
-                     ON CONFLICT (user_id) DO UPDATE SET privacy = s.privacy || excluded.privacy
-                     RETURNING notifications, privacy, theme, language, timezone, content_filters",
-                )
-                .bind(profile_id)
-                .bind(Json(patch))
-                .bind(Uuid::now_v7());
+                let query = sqlx::query_as(CHANGE_PRIVACY)
+                    .bind(profile_id)
+                    .bind(Json(patch))
+                    .bind(Uuid::now_v7())
+                    .bind(!patch.is_empty())
+                    .bind(Json(Privacy::default()));
                 Ok(query.fetch_optional(&pool).await?)
             })
             .await?;
-        row.map(Settings::from).ok_or(IdentityError::NotFound("no settings"))
+        let ChangedRow { row, seq, at } = row.ok_or(IdentityError::NotFound("no settings"))?;
+        let told = seq.zip(at).map(|(seq, at)| Told { seq, at });
+        Ok(Changed { settings: row.into(), told })
     }
 }
+
+/// The change and what is told of it, in the order of the row's lock.
+const CHANGE_PRIVACY: &str = "
+    WITH changed AS (
+        INSERT INTO user_settings AS s (id, user_id, privacy) SELECT $3, p.id, $5 || $2 FROM profiles p WHERE p.id = $1
+        ON CONFLICT (user_id) DO UPDATE SET privacy = $5 || s.privacy || $2
+        RETURNING notifications, privacy, theme, language, timezone, content_filters)
+    SELECT c.*, t.seq, t.at FROM changed c
+    LEFT JOIN LATERAL engine.tell_settings($1, CASE WHEN $4 THEN jsonb_build_object('privacy', c.privacy) END) t ON true";

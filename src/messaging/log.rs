@@ -130,7 +130,7 @@ pub async fn user_pages(pool: &PgPool, asked: &[(Uuid, i64)], limit: i64) -> Res
     // The present state of every thread named, read once.
     let pairs: HashSet<(Uuid, Uuid)> = parsed
         .iter()
-        .filter(|(_, _, _, kind, ..)| *kind != UpdateKind::ThreadRemoved)
+        .filter(|(_, _, _, kind, ..)| !matches!(kind, UpdateKind::ThreadRemoved | UpdateKind::SettingsChanged))
         .map(|(_, profile, _, _, _, data)| (*profile, data.thread_id))
         .collect();
     let found = present(pool, &pairs.into_iter().collect::<Vec<_>>()).await?;

@@ -19,6 +19,8 @@ pub mod rows;
 pub mod send;
 pub mod threads;
 
+pub use render_log::settings_changed;
+
 use futures_util::future::BoxFuture;
 
 use crate::protocol::codes::Refusal;

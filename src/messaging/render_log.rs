@@ -32,11 +32,16 @@ struct Membered {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserData {
+    /// Nil where it is about no thread.
+    #[serde(default, skip_serializing_if = "Uuid::is_nil")]
     pub thread_id: Uuid,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Settings that were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<serde_json::Value>,
 }
 
 /// `d` of `message.edited`, at the present revision.
@@ -158,6 +163,12 @@ pub fn thread_update(
     Ok(make(stream, seq, kind, touch, update(kind, stream, seq, at, &data)))
 }
 
+/// The update that tells a person's own devices of changed settings.
+pub fn settings_changed(profile: Uuid, seq: u64, at: Timestamp, changed: serde_json::Value) -> Update {
+    let data = UserData { thread_id: Uuid::nil(), seq: None, reason: None, changed: Some(changed) };
+    user_update(profile, seq, UpdateKind::SettingsChanged, at, &data, None)
+}
+
 /// An update of a user stream; `membership` is the present one, `None` where there never was one.
 pub fn user_update(
     profile: Uuid,
@@ -179,6 +190,7 @@ pub fn user_update(
             let frame = update(kind, stream, seq, at, data);
             make(stream, seq, kind, Touch::Removed { thread, seq: at_seq }, frame)
         }
+        UpdateKind::SettingsChanged => make(stream, seq, kind, Touch::None, update(kind, stream, seq, at, data)),
         _ => {
             let frame = match membership {
                 Some(membership) => update(kind, stream, seq, at, &ThreadState::of(&membership.thread.row)),

@@ -44,6 +44,7 @@ mod routes;
 mod search;
 mod sends;
 mod services;
+mod settings;
 mod slow;
 mod snapshots;
 mod socket;

@@ -114,6 +114,14 @@ pub const fn body(kind: UpdateKind) -> Body {
                 }
             }
         }
+        UpdateKind::SettingsChanged => {
+            const {
+                Body {
+                    about: "User stream. The changed settings, each whole, as they are now",
+                    d: &[must("changed", Record)],
+                }
+            }
+        }
         UpdateKind::ThreadState => {
             const {
                 Body {

@@ -63,6 +63,7 @@ pub const SQL_FILES: &[SqlFile] = sql_files![
     "engine/refused_for.sql",
     "engine/remove_member.sql",
     "engine/renumber.sql",
+    "engine/tell_settings.sql",
     "engine/thread_list.sql",
     "engine/user_pages.sql",
     "engine/uuid_of_ms.sql",
