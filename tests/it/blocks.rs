@@ -134,6 +134,13 @@ async fn a_profile_is_closed_between_people_who_are_apart() {
             assert_eq!((profile["bio"].is_null(), profile["status"].is_null()), (!open, !open), "{profile}");
         }
     }
+    // Who may no longer act for the platform reads as anybody does.
+    for status in ["SUSPENDED", "PENDING"] {
+        suspend(&cluster.world, admin.id, status).await;
+        // What a node knows of who asks is 2 s old at most; the reader of profiles asks anew.
+        let (_, profile) = cluster.rest(0, "GET", &format!("/v1/profiles/{}", a.id), &admin, None).await;
+        assert!(profile["bio"].is_null() && profile["displayName"] == "Kiki", "{status}: {profile}");
+    }
     for (by, whom, found) in [(&b, &a, false), (&a, &b, false), (&c, &a, true)] {
         let (_, list) = cluster.rest(0, "GET", "/v1/search/profiles?q=kiki", by, None).await;
         let ids = list["items"].as_array().unwrap().iter().filter_map(|one| one["id"].as_str());
