@@ -8,6 +8,7 @@
 //! (clients show it isolated); it only must not be invisible as a whole.
 
 pub mod password;
+pub mod schema;
 
 use std::borrow::Cow;
 
@@ -81,34 +82,39 @@ fn shown(text: &str, chars_max: usize, lines: bool) -> Result<String, Fault> {
     }
     let text: String = text.nfc().collect();
     let text = if lines { text.replace("\r\n", "\n").replace('\r', "\n") } else { text };
-    let text = text.trim();
+    // Before it is trimmed, so that the documents can say it.
     if text.chars().count() > chars_max {
         return Err(Fault::length(format!("must have at most {chars_max} characters")));
     }
     let mut marks = 0;
     for c in text.chars() {
-        if is_control(c) && !(lines && matches!(c, '\n' | '\t')) {
-            return Err(Fault::format("must not contain control characters"));
-        }
         if is_bidi_control(c) {
             return Err(Fault::format("must not contain characters that turn the direction of writing"));
+        }
+        if is_forbidden(c, lines) {
+            return Err(Fault::format("must not contain control characters"));
         }
         marks = if is_mark(c) { marks + 1 } else { 0 };
         if marks > MARKS_MAX {
             return Err(Fault::format(format!("must not have more than {MARKS_MAX} combining marks on one character")));
         }
     }
+    let text = text.trim();
     if !text.is_empty() && is_invisible(text) {
         return Err(Fault::format("must have something to see"));
     }
     Ok(text.to_owned())
 }
 
-/// Controls (Cc), line and paragraph separators, and code points that are no characters.
+/// What no line may hold; with `lines`, no paragraph.
+fn is_forbidden(c: char, lines: bool) -> bool {
+    is_bidi_control(c) || is_control(c) && !(lines && matches!(c, '\n' | '\r' | '\t'))
+}
+
+/// Controls (Cc), line and paragraph separators, and what stands for no character.
 fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{FFF9}'..='\u{FFFB}' | '\u{FDD0}'..='\u{FDEF}')
-        || u32::from(c) & 0xFFFE == 0xFFFE
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{FDD0}'..='\u{FDEF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{FFFE}' | '\u{FFFF}')
 }
 
 /// Embeddings, overrides and isolates; the marks (U+200E, U+200F, U+061C) turn nothing around.
@@ -122,7 +128,8 @@ fn is_mark(c: char) -> bool {
         && matches!(c.general_category(), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
 }
 
-/// Shows nothing by itself.
+/// Shows nothing by itself. A character newer than this program's tables is taken to show something, but for those that
+/// Unicode keeps for invisible ones (Default_Ignorable_Code_Point).
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || matches!(
@@ -134,8 +141,8 @@ fn is_blank(c: char) -> bool {
                 | GeneralCategory::ParagraphSeparator
                 | GeneralCategory::NonspacingMark
                 | GeneralCategory::EnclosingMark
-                | GeneralCategory::Unassigned
         )
+        || matches!(c, '\u{2065}' | '\u{FFF0}'..='\u{FFF8}' | '\u{E0000}'..='\u{E0FFF}')
         // Letters and symbols that are drawn empty: Hangul fillers, the Braille blank.
         || matches!(c, '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}' | '\u{2800}' | '\u{1D159}')
 }
@@ -256,6 +263,8 @@ mod tests {
             "a\u{0}b",
             "a\nb",
             "a\tb",
+            "a\n",
+            "\u{E0002}",
             "a\u{85}b",
             "\u{202E}evil",
             "a\u{2066}b",
@@ -278,6 +287,9 @@ mod tests {
             "नमस्ते",
             "می‌خواهم",
             "a\u{200F}",
+            // Newer than this program, perhaps.
+            "\u{1FAEA}",
+            "\u{1FBFF}",
             "Việt",
         ];
         for text in good {
@@ -285,6 +297,7 @@ mod tests {
         }
         assert_eq!(name(" Zoe\u{0308} ", 80).as_deref(), Ok("Zoë"));
         assert_eq!(name(&"e\u{0301}".repeat(80), 80).map(|name| name.chars().count()), Ok(80));
+        assert!(name(&format!("{} ", "ü".repeat(80)), 80).is_err(), "the document counts what is sent");
         assert!(name(&"ü".repeat(81), 80).is_err() && name(&"x".repeat(100_000), 80).is_err());
     }
 

@@ -179,7 +179,7 @@ async fn a_search_reads_the_index_of_words() {
         .bind("zoe")
         .bind(person)
         .bind(500_i64)
-        .bind(None::<Uuid>)
+        .bind(None::<Vec<u8>>)
         .bind(50_i64)
         .fetch_all(&mut *connection)
         .await
