@@ -87,6 +87,9 @@ fn complete(operation: &mut Operation) {
     let once = belongs(operation, Kind::Once) || id == "sendMessage";
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
+            if response.description.is_empty() {
+                response.description = if status == "201" { "Made" } else { "Done" }.to_owned();
+            }
             headers(status, response, once);
         }
     }

@@ -1,30 +1,80 @@
 //! The rules of `text` as JSON Schema, for the documents: what fits them is taken, what does not is refused, but for what
-//! no schema can say (towers of marks, hosts that are none). A test beside holds the two against each other, character by
-//! character.
+//! no schema can say (towers of marks, hosts that are none). Character classes are made from the rules themselves.
+
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 
 use super::password::{CHARS_MAX, CHARS_MIN};
-use super::{EMAIL_BYTES_MAX, HANDLE_CHARS_MAX, OWN_MEDIA};
+use super::{EMAIL_BYTES_MAX, HANDLE_CHARS_MAX, OWN_MEDIA, is_blank, is_forbidden};
 
-/// What no line may hold, as the inside of a character class: `is_control` and `is_bidi_control`.
-const FORBIDDEN: &str = r"\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u206F\uFDD0-\uFDEF\uFFF9-\uFFFB\uFFFE\uFFFF";
-/// The same of a paragraph, which may have tabs and line breaks.
-const FORBIDDEN_IN_LINES: &str = r"\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u206F\uFDD0-\uFDEF\uFFF9-\uFFFB\uFFFE\uFFFF";
-/// Blanks that are trimmed away.
-const SPACES: &str = r" \u00A0\u1680\u2000-\u200A\u202F\u205F\u3000";
-/// What shows nothing by itself: `is_blank`. Those beyond U+FFFF stand as they are: not every reader knows `\u{…}`.
-const BLANK: &str = "\\p{Cc}\\p{Cf}\\p{Z}\\p{Mn}\\p{Me}\\u115F\\u1160\\u2065\\u2800\\u3164\\uFFA0\\uFFF0-\\uFFF8\u{1D159}\u{E0000}-\u{E0FFF}";
+/// What no line may hold, as a character class.
+static FORBIDDEN: LazyLock<String> = LazyLock::new(|| class_of(|c| is_forbidden(c, false)));
+/// The same of a paragraph.
+static FORBIDDEN_IN_LINES: LazyLock<String> = LazyLock::new(|| class_of(|c| is_forbidden(c, true)));
+/// Blanks that are trimmed away at the ends of a line.
+static SPACES: LazyLock<String> = LazyLock::new(|| class_of(|c| c.is_whitespace() && !is_forbidden(c, false)));
+static SPACES_OF_LINES: LazyLock<String> = LazyLock::new(|| class_of(|c| c.is_whitespace() && !is_forbidden(c, true)));
+static WHITE: LazyLock<String> = LazyLock::new(|| class_of(char::is_whitespace));
+
+/// The inside of a character class that has just what `rule` has. Plain ranges: `\p{…}` and `\u{…}` are not known to every
+/// reader of patterns.
+fn class_of(rule: impl Fn(char) -> bool) -> String {
+    let mut class = String::new();
+    let mut chars = ('\0'..=char::MAX).peekable();
+    while let Some(first) = chars.next() {
+        if !rule(first) {
+            continue;
+        }
+        let mut last = first;
+        while let Some(next) = chars.next_if(|c| rule(*c)) {
+            last = next;
+        }
+        write_char(&mut class, first);
+        if last != first {
+            class.push('-');
+            write_char(&mut class, last);
+        }
+    }
+    class
+}
+
+fn write_char(class: &mut String, c: char) {
+    match u32::from(c) {
+        bmp @ ..0x10000 => class.push_str(&format!("\\u{bmp:04X}")),
+        _ => class.push(c),
+    }
+}
+
+/// Schemas that those here refer to, by name: long patterns that would else stand at every field.
+pub fn named() -> [(&'static str, Object); 3] {
+    let blank = class_of(is_blank);
+    let pattern = |pattern: String, about: &str| {
+        ObjectBuilder::new().schema_type(SchemaType::AnyValue).pattern(Some(pattern)).description(Some(about)).build()
+    };
+    [
+        (VISIBLE, pattern(format!("[^{blank}]"), "A text that has something to see")),
+        (LINE, pattern(format!("^[{}]*$|[^{blank}]", *SPACES), "A line that is empty or has something to see")),
+        (
+            PARAGRAPH,
+            pattern(format!("^[{}]*$|[^{blank}]", *SPACES_OF_LINES), "Lines that are empty or have something to see"),
+        ),
+    ]
+}
+
+const VISIBLE: &str = "VisibleText";
+const LINE: &str = "VisibleOrEmptyLine";
+const PARAGRAPH: &str = "VisibleOrEmptyLines";
 
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
-/// A further condition, beside those that the builder knows.
-fn also(builder: ObjectBuilder, pattern: String) -> Object {
-    let more: Value = json!([{"pattern": pattern}]);
+/// With a schema of [`named`] besides.
+fn also(builder: ObjectBuilder, name: &str) -> Object {
+    let more: Value = json!([{"$ref": format!("#/components/schemas/{name}")}]);
     builder.extensions(Some(Extensions::from_iter([("allOf", more)]))).build()
 }
 
@@ -36,32 +86,32 @@ pub fn clearable(mut schema: Object) -> Object {
 
 /// [`super::name`].
 pub fn name(chars_max: usize) -> Object {
-    let builder = text().min_length(Some(1)).max_length(Some(chars_max)).pattern(Some(format!("^[^{FORBIDDEN}]*$")));
-    also(builder, format!("[^{BLANK}]"))
+    let builder = text().min_length(Some(1)).max_length(Some(chars_max)).pattern(Some(format!("^[^{}]*$", *FORBIDDEN)));
+    also(builder, VISIBLE)
 }
 
 /// [`super::line`].
 pub fn line(chars_max: usize) -> Object {
-    let builder = text().max_length(Some(chars_max)).pattern(Some(format!("^[^{FORBIDDEN}]*$")));
-    also(builder, format!("^[{SPACES}]*$|[^{BLANK}]"))
+    let builder = text().max_length(Some(chars_max)).pattern(Some(format!("^[^{}]*$", *FORBIDDEN)));
+    also(builder, LINE)
 }
 
 /// [`super::paragraph`].
 pub fn paragraph(chars_max: usize) -> Object {
-    let builder = text().max_length(Some(chars_max)).pattern(Some(format!("^[^{FORBIDDEN_IN_LINES}]*$")));
-    also(builder, format!(r"^[{SPACES}\t\n\r]*$|[^{BLANK}]"))
+    let builder = text().max_length(Some(chars_max)).pattern(Some(format!("^[^{}]*$", *FORBIDDEN_IN_LINES)));
+    also(builder, PARAGRAPH)
 }
 
 /// Something to see, and no U+0000.
 pub fn visible(chars_max: usize) -> Object {
     let builder = text().min_length(Some(1)).max_length(Some(chars_max)).pattern(Some(r"^[^\u0000]*$".to_owned()));
-    also(builder, format!("[^{BLANK}]"))
+    also(builder, VISIBLE)
 }
 
 /// What is looked for: not white space alone, and no U+0000.
 pub fn words(chars_max: usize) -> Object {
-    let builder = text().min_length(Some(1)).max_length(Some(chars_max)).pattern(Some(r"^[^\u0000]*$".to_owned()));
-    also(builder, r"[^\u0009-\u000D\u0085\p{Z}]".to_owned())
+    let pattern = format!(r"^[^\u0000]*[^\u0000{}][^\u0000]*$", *WHITE);
+    text().min_length(Some(1)).max_length(Some(chars_max)).pattern(Some(pattern)).build()
 }
 
 /// [`super::link`]. Hosts in ASCII, as others are written in links (A-labels).
@@ -97,71 +147,13 @@ pub fn password() -> Object {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLANK, FORBIDDEN, FORBIDDEN_IN_LINES, SPACES};
-    use crate::text::{is_blank, is_forbidden};
-    use unicode_properties::{GeneralCategory as G, UnicodeGeneralCategory};
-
-    enum Part {
-        Range(char, char),
-        Category(String),
-    }
-
-    /// The parts of a class of this file, written without its brackets.
-    fn parts(class: &str) -> Vec<Part> {
-        let mut chars = class.chars();
-        let mut found: Vec<Part> = Vec::new();
-        let mut is_range = false;
-        while let Some(first) = chars.next() {
-            let c = match first {
-                '-' => {
-                    is_range = true;
-                    continue;
-                }
-                '\\' => match chars.next() {
-                    Some('u') => {
-                        let digits: String = chars.by_ref().take(4).collect();
-                        u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).expect("a character")
-                    }
-                    Some('p') => {
-                        found.push(Part::Category(chars.by_ref().skip(1).take_while(|c| *c != '}').collect()));
-                        continue;
-                    }
-                    other => panic!("{other:?}"),
-                },
-                plain => plain,
-            };
-            match found.last_mut() {
-                Some(Part::Range(_, to)) if is_range => *to = c,
-                _ => found.push(Part::Range(c, c)),
-            }
-            is_range = false;
-        }
-        found
-    }
-
-    fn has(parts: &[Part], c: char) -> bool {
-        let category = c.general_category();
-        parts.iter().any(|part| match part {
-            Part::Range(from, to) => (*from..=*to).contains(&c),
-            Part::Category(name) => match name.as_str() {
-                "Cc" => category == G::Control,
-                "Cf" => category == G::Format,
-                "Z" => matches!(category, G::SpaceSeparator | G::LineSeparator | G::ParagraphSeparator),
-                "Mn" => category == G::NonspacingMark,
-                "Me" => category == G::EnclosingMark,
-                other => panic!("{other}"),
-            },
-        })
-    }
+    use super::{FORBIDDEN, SPACES, class_of};
 
     #[test]
-    fn the_classes_are_the_rules_for_every_character() {
-        let [blank, forbidden, in_lines, spaces] = [BLANK, FORBIDDEN, FORBIDDEN_IN_LINES, SPACES].map(parts);
-        for c in '\0'..=char::MAX {
-            assert_eq!(has(&blank, c), is_blank(c), "blank: {c:?}");
-            assert_eq!(has(&forbidden, c), is_forbidden(c, false), "in a line: {c:?}");
-            assert_eq!(has(&in_lines, c), is_forbidden(c, true), "in a paragraph: {c:?}");
-            assert_eq!(has(&spaces, c), c.is_whitespace() && !is_forbidden(c, false), "space: {c:?}");
-        }
+    fn classes_are_ranges_of_what_the_rule_has() {
+        assert_eq!(class_of(|c| ('a'..='c').contains(&c) || c == 'x'), r"\u0061-\u0063\u0078");
+        assert_eq!(class_of(|c| c >= '\u{FFFF}' && c <= '\u{10001}'), "\\uFFFF-\u{10001}");
+        assert_eq!(SPACES.as_str(), r"\u0020\u00A0\u1680\u2000-\u200A\u202F\u205F\u3000");
+        assert!(FORBIDDEN.starts_with(r"\u0000-\u001F\u007F-\u009F\u2028-\u202E"), "{}", *FORBIDDEN);
     }
 }

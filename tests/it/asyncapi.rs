@@ -49,12 +49,10 @@ impl Maker<'_> {
 
     fn fields(&self, schema: &Value, is_full: bool) -> Map<String, Value> {
         let required = schema["required"].as_array().cloned().unwrap_or_default();
-        let one_of = ["before", "after", "around"];
+        // Of the three of `history` one stands.
+        let is_second = |name: &String| !schema["not"].is_null() && ["after", "around"].contains(&name.as_str());
         let fields = schema["properties"].as_object().into_iter().flatten();
-        let wanted = fields.filter(|(name, _)| {
-            required.contains(&json!(name))
-                || is_full && !(one_of[1..].contains(&name.as_str()) && !schema["not"].is_null())
-        });
+        let wanted = fields.filter(|(name, _)| required.contains(&json!(name)) || is_full && !is_second(name));
         wanted.map(|(name, field)| (name.clone(), self.value(name, field, is_full))).collect()
     }
 

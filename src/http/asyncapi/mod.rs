@@ -139,6 +139,7 @@ fn schemas() -> Map<String, Value> {
         .flat_map(Shape::named)
         .map(str::to_owned)
         .collect();
+    COMMANDS.iter().for_each(|command| references(&command.d.closed(), &mut wanted));
     let mut found = Map::new();
     while let Some(name) = wanted.pop() {
         if let Some(schema) = all.get(&name)
