@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::schema::{KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type};
 
+use super::link::{HANDLE_CHARS_MAX, OWN_MEDIA};
 use super::password::{CHARS_MAX, CHARS_MIN};
-use super::{EMAIL_BYTES_MAX, HANDLE_CHARS_MAX, OWN_MEDIA, is_blank, is_forbidden};
+use super::{EMAIL_BYTES_MAX, is_blank, is_forbidden};
 
 /// What no line may hold, as a character class.
 static FORBIDDEN: LazyLock<String> = LazyLock::new(|| class_of(|c| is_forbidden(c, false)));
@@ -127,7 +128,8 @@ pub fn link_or_handle(bytes_max: usize) -> Object {
 
 fn links() -> String {
     let host = r"([A-Za-z0-9-]+\.)*[A-Za-z][A-Za-z0-9-]*(:[0-9]{1,4})?";
-    format!(r"https://{host}([/?#][!-\[\]-~]*)?|{OWN_MEDIA}[A-Za-z0-9_/?=&%-]+(\.[A-Za-z0-9_/?=&%-]+)*")
+    let name = r"\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*";
+    format!(r"https://{host}([/?#][!-\[\]-~]*)?|{OWN_MEDIA}{name}(/{name})*(\?[A-Za-z0-9_.~=&%+-]*)?")
 }
 
 /// [`super::email`].
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn classes_are_ranges_of_what_the_rule_has() {
         assert_eq!(class_of(|c| ('a'..='c').contains(&c) || c == 'x'), r"\u0061-\u0063\u0078");
-        assert_eq!(class_of(|c| c >= '\u{FFFF}' && c <= '\u{10001}'), "\\uFFFF-\u{10001}");
+        assert_eq!(class_of(|c| ('\u{FFFF}'..='\u{10001}').contains(&c)), "\\uFFFF-\u{10001}");
         assert_eq!(SPACES.as_str(), r"\u0020\u00A0\u1680\u2000-\u200A\u202F\u205F\u3000");
         assert!(FORBIDDEN.starts_with(r"\u0000-\u001F\u007F-\u009F\u2028-\u202E"), "{}", *FORBIDDEN);
     }

@@ -104,7 +104,9 @@ async fn fixture(cluster: &Cluster, status: &str, role: &str) -> Value {
 fn run(python: &Path, folder: &Path, url: &str) -> (bool, String) {
     let seed = std::env::var("HAUS_SCHEMATHESIS_SEED").unwrap_or_else(|_| SEED.to_owned());
     let output = Command::new(python)
-        .args(["-m", "schemathesis.cli", "run", url, "--checks", "all", "--no-color", "--continue-on-failure"])
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis/schemathesis.toml"))
+        .args(["run", url, "--checks", "all", "--no-color", "--continue-on-failure"])
         .args(["--seed", &seed, "--max-examples", EXAMPLES, "--generation-database", "none"])
         .env("SCHEMATHESIS_HOOKS", "hooks")
         .env("PYTHONPATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis"))
