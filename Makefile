@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 3
 SECONDS_EACH ?= 20
 
-.PHONY: build run test check cargo-test js-test chaos saboteur bench bench-db bench-history load need-build need-run need-test
+.PHONY: build run test check cargo-test js-test simulate chaos saboteur bench bench-db bench-history load need-build need-run need-test
 
 build: need-build
 	$(CARGO) build --release --locked --features tools
@@ -35,6 +35,10 @@ cargo-test:
 # Also part of cargo-test (tests/it/page.rs), with the browser test.
 js-test:
 	node --test clients/js/test/*.test.js
+
+# The engine under a virtual clock. SEEDS: how many; FROM: the first; SEED: that one alone, its history is written.
+simulate: need-build
+	SEEDS=$(if $(filter command line environment,$(origin SEEDS)),$(SEEDS),20000) $(CARGO) test --release --locked --lib simulation::tests::nothing -- --nocapture
 
 # CHAOS_PROFILE=debug takes the programs that `make test` has built.
 CHAOS_PROFILE ?= release
@@ -69,4 +73,4 @@ need-run:
 	@scripts/need.sh cc:build-essential postgres:postgresql
 
 need-test:
-	@scripts/need.sh cc:build-essential postgres:postgresql redis-server:redis-server pgbouncer:pgbouncer setpriv:util-linux node:nodejs npm:npm venv:python3-venv chromium:chromium
+	@scripts/need.sh cc:build-essential postgres:postgresql redis-server:redis-server pgbouncer:pgbouncer setpriv:util-linux node:nodejs npm:npm chromium:chromium

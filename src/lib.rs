@@ -19,6 +19,10 @@
 //! | `protocol`  | `telemetry`                                                                  |
 //! | `config` `deployment` `telemetry` `saboteur` | nothing here                                |
 
+#[cfg(test)]
+#[path = "../loadtest/haus-check/checker/mod.rs"]
+#[expect(dead_code, reason = "the simulation judges by the checker's own code")]
+mod checker;
 pub mod config;
 pub mod courier;
 pub mod deployment;
@@ -26,6 +30,9 @@ pub mod http;
 pub mod identity;
 pub mod limits;
 pub mod messaging;
+#[cfg(test)]
+#[path = "../loadtest/haus-chaos/mirror.rs"]
+mod mirror;
 pub mod protocol;
 pub mod realtime;
 pub mod saboteur;

@@ -33,9 +33,33 @@ pub const TRUNCATED_UPDATES: usize = 50;
 pub const STALE_MS: i64 = 1000;
 
 /// Whether `bug` is planted in this process.
-#[cfg(not(feature = "saboteur"))]
+#[cfg(not(any(feature = "saboteur", test)))]
 pub const fn plants(_bug: Bug) -> bool {
     false
+}
+
+/// Whether `bug` is planted in this thread.
+#[cfg(all(test, not(feature = "saboteur")))]
+pub fn plants(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants `bug` in this thread until what is returned goes.
+#[cfg(test)]
+pub fn plant(bug: Bug) -> impl Drop {
+    struct Planted;
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+    PLANTED.set(Some(bug));
+    Planted
 }
 
 /// Whether `bug` is planted in this process: `HAUS_SABOTEUR` names it.

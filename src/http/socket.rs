@@ -95,7 +95,7 @@ pub async fn upgrade(
         match take_over(on_upgrade).await {
             Ok((stream, _)) if offer.any && !offer.ours => refuse_version(stream),
             Ok((stream, early)) => {
-                sockets.node.accept(NewSocket { stream, early, credential: offer.credential, guard });
+                sockets.node.accept(NewSocket { socket: stream.into(), early, credential: offer.credential, guard });
             }
             Err(error) => tracing::debug!(error, "upgrade failed"),
         }

@@ -16,7 +16,6 @@ pub mod read_marks;
 pub mod render;
 mod render_log;
 pub mod rows;
-pub mod schemas;
 pub mod send;
 pub mod threads;
 

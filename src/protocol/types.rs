@@ -199,8 +199,7 @@ pub struct SendOk {
 }
 
 /// The body of `message.send` and of `POST …/messages` (there without `threadId`, nonce from `Idempotency-Key`).
-/// Its schema is in `messaging::schemas`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SendBody {
     pub content: Option<String>,

@@ -15,11 +15,15 @@ pub struct Behind {
     pub after: Option<Uuid>,
     /// Counted in the worker's local stream, whose interest it keeps alive.
     pub counted: bool,
+    /// The position that `thread.added` told meanwhile: what is up to there is not sent again.
+    pub told: u64,
+    /// Up to here the socket was given the stream before it asked again: what that does to its streams was done.
+    pub given: u64,
 }
 
 impl Behind {
     pub fn new(plan: StreamPlan) -> Self {
-        Self { plan, after: None, counted: false }
+        Self { plan, after: None, counted: false, told: 0, given: 0 }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::backlog::Behind;
 use super::delivery::{piece, stays_are_ignored};
@@ -108,7 +109,7 @@ impl Worker {
                     }
                     self.join(slot, session, stream, reached);
                     self.forget_behind(stream);
-                    let (position, end) = self.push_page(slot, session, &updates, &behind.plan);
+                    let (position, end) = self.push_page(slot, session, &updates, &behind);
                     match end {
                         End::Through => self.reached(session, &behind.plan, reached),
                         End::Left => self.reached(session, &behind.plan, position),
@@ -138,23 +139,26 @@ impl Worker {
 
     /// Writes updates read from ring or log, with what they do. The session is live in the stream, or reading it.
     /// Returns the position written, and how it ended; what waits keeps the rest of `from`.
-    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], from: &StreamPlan) -> (u64, End) {
+    fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], from: &Behind) -> (u64, End) {
         let mut position = 0;
         for update in updates {
             if let Touch::Removed { thread, seq } = update.touch
+                && update.seq > from.given
                 && self.is_before(slot, session, StreamId::Thread(thread), seq)
                 && !stays_are_ignored()
             {
                 self.detach(slot, session, update.stream);
-                let known = from.known.max(update.seq);
-                let plan = StreamPlan { since: update.seq - 1, known, ..from.clone() };
+                let known = from.plan.known.max(update.seq);
+                let plan = StreamPlan { since: update.seq - 1, known, ..from.plan.clone() };
                 self.queue_behind(session, Behind { after: Some(thread), ..Behind::new(plan) });
                 return (position, End::Waits);
             }
-            session.outbox.push_update(update.frame.clone());
-            metrics().deliveries.inc();
-            self.mark_dirty_session(slot, session);
             position = update.seq;
+            if update.seq > from.told {
+                session.outbox.push_update(update.frame.clone());
+                metrics().deliveries.inc();
+                self.mark_dirty_session(slot, session);
+            }
             match &update.touch {
                 Touch::Left(profiles) if profiles.contains(&session.profile_id) && !stays_are_ignored() => {
                     self.detach(slot, session, update.stream);
@@ -162,9 +166,12 @@ impl Worker {
                     self.release_waiting(session, update.stream);
                     return (position, End::Left);
                 }
-                Touch::Added { thread, seq } => {
+                Touch::Added { thread, seq } if update.seq > from.given => {
+                    session.entered_at = update.seq;
                     let stream = StreamId::Thread(*thread);
-                    if !self.is_in(session, stream) && !session.has_left(*thread, *seq) {
+                    if let Some(behind) = session.behind_in_mut(stream) {
+                        behind.told = behind.told.max(*seq);
+                    } else if !self.is_live(session, stream) && !session.has_left(*thread, *seq) {
                         self.queue_behind(session, Behind::new(StreamPlan::live(stream, *seq)));
                     }
                 }
@@ -228,7 +235,7 @@ impl Worker {
             }
             _ => updates,
         };
-        let (position, end) = self.push_page(slot, session, brought, &behind.plan);
+        let (position, end) = self.push_page(slot, session, brought, &behind);
         match end {
             End::Through => {
                 behind.plan.since = position;
@@ -299,8 +306,12 @@ impl Worker {
         if catch_up.reading.is_some() {
             return;
         }
-        if !waiting && let Some(answer) = catch_up.resume.take() {
+        if !waiting && let Some(mut answer) = catch_up.resume.take() {
             catch_up.resume_bytes = 0;
+            // Who was let in again meanwhile has been told so, and is not to forget the thread.
+            answer.denied.retain(|name| {
+                !Uuid::parse_str(name).is_ok_and(|thread| self.is_in(session, StreamId::Thread(thread)))
+            });
             session.push(resumed_frame(&answer));
             self.mark_dirty_session(slot, session);
         }
@@ -325,9 +336,14 @@ impl Worker {
             // A client that was sent a snapshot gets nothing from before it, though it may have asked before it came.
             plan.snapshot |= session.is_older(stream, plan.since);
             if self.is_live(session, stream) {
+                let given = self.position(slot, session, stream).unwrap_or(0);
+                if session.entered_at > user_seq && !stream.is_user() && !stays_are_ignored() {
+                    // It may have been left and entered again since it was judged, and what lies between is not for it.
+                    plan = StreamPlan { since: given, snapshot: true, ..plan };
+                }
                 self.note_behind(stream);
                 self.detach(slot, session, stream);
-                self.queue_behind(session, Behind { counted: true, ..Behind::new(plan) });
+                self.queue_behind(session, Behind { counted: true, given, ..Behind::new(plan) });
                 // The position named may be past a leave that the user stream waits for.
                 self.free_waiting(session, stream);
             } else if let Some(behind) = session.behind_in_mut(stream) {

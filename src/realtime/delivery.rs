@@ -43,7 +43,7 @@ impl Worker {
                 "a run does not follow; its sessions go on from the log"
             );
             let head = last.seq;
-            return self.jump(run.stream, head);
+            return self.jump(run.stream, Some(run.incarnation), head);
         }
         // Kept alive to the end of the run: the last member may leave in the middle, and its number be given to another
         // stream, which would then get the rest of this run.
@@ -153,6 +153,7 @@ impl Worker {
             Touch::Left(_) if saboteur::plants(Bug::KickNotApplied) => After::Go,
             Touch::Left(profiles) if profiles.contains(&session.profile_id) => After::Left,
             Touch::Added { thread, seq } => {
+                session.entered_at = update.seq;
                 let stream = StreamId::Thread(*thread);
                 if !self.is_in(session, stream) && !session.has_left(*thread, *seq) {
                     self.go(slot, session, StreamPlan::live(stream, *seq));
@@ -181,11 +182,13 @@ impl Worker {
         }
     }
 
-    /// The stream goes on at `head`; its sessions read the rest from the log.
-    pub(super) fn jump(&mut self, stream: StreamId, head: u64) {
+    /// The stream goes on at `head`; its sessions read the rest from the log. `incarnation`: the life of the feed that says
+    /// so.
+    pub(super) fn jump(&mut self, stream: StreamId, incarnation: Option<u64>, head: u64) {
         let number = self.local_of(stream);
         let Some(local) = self.locals.get_mut(number as usize) else { return };
-        if local.delivered == UNSET || head <= local.delivered {
+        let is_past = incarnation.is_some_and(|incarnation| incarnation != local.incarnation);
+        if is_past || local.delivered == UNSET || head <= local.delivered {
             return;
         }
         let since = local.delivered;
@@ -208,7 +211,7 @@ impl Worker {
         let streams: Vec<(StreamId, u64)> =
             self.by_stream.keys().map(|stream| (*stream, self.shared.hub.head(*stream).unwrap_or(0))).collect();
         for (stream, head) in streams {
-            self.jump(stream, head);
+            self.jump(stream, None, head);
         }
     }
 }

@@ -58,7 +58,7 @@ impl Worker {
     fn after_flush(&mut self, slot: u32, session: &mut Session) {
         if session.phase == Phase::Closing {
             // All is with the kernel; the peer answers with its own close, or the deadline ends it.
-            if session.socket.shutdown(std::net::Shutdown::Write).is_err() {
+            if session.socket.finish().is_err() {
                 session.deadline_ms = 0;
             }
             return;

@@ -160,7 +160,7 @@ impl Hub {
         entry.feed.jump(head);
         self.account(before, entry);
         for inbox in interested(self.inboxes(), entry.interest) {
-            inbox.push(ToWorker::Jump { stream, head });
+            inbox.push(ToWorker::Jump { stream, incarnation: entry.incarnation, head });
         }
     }
 
@@ -258,8 +258,7 @@ mod tests {
     #[test]
     fn only_a_wide_audience_is_kept_for_until_its_run_is_gone() {
         let hub = Hub::new(Arc::new(InProcess::new(Arc::new(|_| {}))), Arc::new(Repairs::default()));
-        let poll = mio::Poll::new().expect("a poller");
-        let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker")));
+        let inbox = Arc::new(Inbox::new(Box::new(|| {})));
         hub.set_inboxes(vec![inbox.clone()]);
         let stream = StreamId::Thread(Uuid::now_v7());
         hub.attach(0, stream, 0, 0);

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use mio::Waker;
 
 use super::backlog::Backlog;
 use super::plan::StreamPlan;
 use super::registry::Registration;
+use super::socket::Socket;
 use super::{Access, Credential, UserSnapshot};
 use crate::limits::AddressGuard;
 use crate::protocol::CloseCode;
@@ -45,7 +45,7 @@ pub struct Run {
 
 /// A socket after its upgrade.
 pub struct NewSocket {
-    pub stream: std::net::TcpStream,
+    pub socket: Socket,
     /// Bytes that came behind the request.
     pub early: Vec<u8>,
     pub credential: Option<Credential>,
@@ -59,6 +59,8 @@ pub enum ToWorker {
     /// A hole too wide to fill: sessions of the stream go on from the log, the stream at `head`.
     Jump {
         stream: StreamId,
+        /// As of a run: one of an earlier life is for nobody.
+        incarnation: u64,
         head: u64,
     },
     /// A finished command: its reply (empty: none is owed).
@@ -172,17 +174,18 @@ pub struct Inbox {
     /// Something was pushed since the last drain.
     filled: AtomicBool,
     stopped: AtomicBool,
-    waker: Waker,
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Inbox {
-    pub fn new(waker: Waker) -> Self {
+    /// `wake` ends the worker's sleep.
+    pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
         Self {
             queue: Mutex::new(Queue::default()),
             asleep: AtomicBool::new(true),
             filled: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            waker,
+            wake,
         }
     }
 
@@ -243,10 +246,8 @@ impl Inbox {
     }
 
     fn wake(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst)
-            && let Err(error) = self.waker.wake()
-        {
-            tracing::error!(%error, "a worker cannot be woken");
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            (self.wake)();
         }
     }
 

@@ -25,6 +25,9 @@ pub mod registry;
 pub mod repair;
 pub mod replace;
 pub mod session;
+#[cfg(test)]
+mod simulation;
+pub mod socket;
 pub mod streams;
 pub mod sync;
 pub mod timers;

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::catch_up::PageReader;
@@ -143,11 +144,28 @@ impl Node {
     pub fn start(
         options: EngineOptions,
         epoch: String,
-        (hub, repairs): (Arc<Hub>, Arc<Repairs>),
+        feeds: (Arc<Hub>, Arc<Repairs>),
         courier: Arc<dyn Courier>,
         backend: Arc<dyn Backend>,
         log: Arc<dyn LogReader>,
     ) -> io::Result<Arc<Self>> {
+        let (node, workers) = Self::assemble(options, epoch, feeds, courier, backend, log)?;
+        for (index, worker) in workers.into_iter().enumerate() {
+            let thread = std::thread::Builder::new().name(format!("haus-worker-{index}")).spawn(|| worker.run())?;
+            node.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(node)
+    }
+
+    /// The same without threads for the workers.
+    pub(super) fn assemble(
+        options: EngineOptions,
+        epoch: String,
+        (hub, repairs): (Arc<Hub>, Arc<Repairs>),
+        courier: Arc<dyn Courier>,
+        backend: Arc<dyn Backend>,
+        log: Arc<dyn LogReader>,
+    ) -> io::Result<(Arc<Self>, Vec<Worker>)> {
         let started = Instant::now();
         let pages = Arc::new(PageReader::default());
         pages.start(&hub, &log);
@@ -161,15 +179,16 @@ impl Node {
             epoch: Mutex::new(epoch),
         });
         let mut inboxes = Vec::new();
-        let mut threads = Vec::new();
+        let mut workers = Vec::new();
         for index in 0..shared.options.workers.clamp(1, 64) {
             let (worker, inbox) = Worker::new(index as u16, shared.clone())?;
             inboxes.push(inbox);
-            threads.push(std::thread::Builder::new().name(format!("haus-worker-{index}")).spawn(|| worker.run())?);
+            workers.push(worker);
         }
         hub.set_inboxes(inboxes);
         repair::spawn(hub, repairs.clone(), log, courier.clone(), started);
-        Ok(Arc::new(Self { shared, repairs, threads: Mutex::new(threads), next_worker: 0.into(), started }))
+        let node = Self { shared, repairs, threads: Mutex::default(), next_worker: 0.into(), started };
+        Ok((Arc::new(node), workers))
     }
 
     /// Gives an upgraded socket to a worker, dealt round.

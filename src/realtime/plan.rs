@@ -38,9 +38,9 @@ pub struct StreamPlan {
 }
 
 impl StreamPlan {
-    /// Live from a position read from the database.
+    /// Live from a position that lies within a stay: read from the database, or told by an update.
     pub fn live(stream: StreamId, seq: u64) -> Self {
-        Self { stream, since: seq, known: seq, snapshot: false, resumed: false, stay: false, ended: false }
+        Self { stream, since: seq, known: seq, snapshot: false, resumed: false, stay: true, ended: false }
     }
 }
 

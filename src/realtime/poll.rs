@@ -2,7 +2,9 @@
 //! cannot be read, or is of no use any more, it starts anew and looks up the heads of all streams here instead.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::hub::Hub;
 use super::repair::{HEADS, Repairs};

@@ -1,12 +1,13 @@
 //! What keeps feeds whole when hints are lost, as notes: which feeds have holes, which are fresh, when to poll. Who works
 //! on them: `fill` and `poll`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::hub::Hub;
 use super::{LogReader, fill, poll};
@@ -35,8 +36,8 @@ struct Hole {
 /// Work for the repairer, noted by whoever meets it.
 #[derive(Default)]
 pub struct Repairs {
-    holes: Mutex<HashMap<StreamId, Hole>>,
-    fresh: Mutex<HashSet<StreamId>>,
+    holes: Mutex<BTreeMap<StreamId, Hole>>,
+    fresh: Mutex<BTreeSet<StreamId>>,
     pub(super) wake: Notify,
     pub(super) wake_alone: Notify,
     pub(super) wake_fresh: Notify,

@@ -69,6 +69,7 @@ impl Worker {
     /// The frame of a user stream's snapshot. From it on the session is live in every thread the person is in: as the row
     /// says where it begins now, else from where it stands, which no row is above.
     fn show_all(&mut self, slot: u32, session: &mut Session, mut shown: UserSnapshot) -> Bytes {
+        session.entered_at = shown.seq;
         for (at, (thread, position)) in shown.positions.iter().enumerate() {
             let told = self.show(slot, session, *thread, *position);
             if let Some(row) = shown.threads.get_mut(at) {
@@ -91,7 +92,7 @@ impl Worker {
         } else if let Some(at) = stands_at {
             self.note_behind(stream);
             self.detach(slot, session, stream);
-            let plan = StreamPlan { since: at, snapshot: true, ..StreamPlan::live(stream, head) };
+            let plan = StreamPlan { since: at, snapshot: true, stay: false, ..StreamPlan::live(stream, head) };
             self.queue_behind(session, Behind { counted: true, ..Behind::new(plan) });
         } else if !session.has_left(thread, position.join_seq) {
             self.queue_behind(session, Behind::new(StreamPlan::live(stream, head)));

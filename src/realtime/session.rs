@@ -6,13 +6,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 
 use bytes::Bytes;
-use mio::net::TcpStream;
 use uuid::Uuid;
 
 use super::backlog::{Backlog, Behind};
 use super::inbox::ResumeAnswer;
 use super::outbox::{Flush, Outbox, REPLY_BYTES};
 use super::reads::Reads;
+use super::socket::Socket;
 use super::{CommandName, Credential};
 use crate::limits::AddressGuard;
 use crate::protocol::types::SendBody;
@@ -57,7 +57,7 @@ pub enum Phase {
 
 /// One socket. Times are milliseconds on the worker's clock unless they say unix.
 pub struct Session {
-    pub socket: TcpStream,
+    pub socket: Socket,
     pub generation: u32,
     pub phase: Phase,
     /// In the worker's list of sockets to flush.
@@ -97,6 +97,8 @@ pub struct Session {
     pub taken: u32,
     pub offences_since_ms: u64,
     pub window_since_ms: u64,
+    /// The update of the user stream that last took this session into a thread.
+    pub entered_at: u64,
     /// Local number of the user stream.
     pub user: u32,
     /// Local numbers of the threads this session is live in, ascending.
@@ -178,7 +180,7 @@ impl Drop for Session {
 
 impl Session {
     pub fn new(
-        socket: TcpStream,
+        socket: Socket,
         generation: u32,
         guard: AddressGuard,
         credential: Option<Credential>,
@@ -215,6 +217,7 @@ impl Session {
             taken: 0,
             offences_since_ms: 0,
             window_since_ms: 0,
+            entered_at: 0,
             user: NOWHERE,
             threads: Vec::new(),
             outbox: Outbox::default(),

@@ -106,7 +106,7 @@ impl Worker {
     pub(super) fn fall_behind(&mut self, slot: u32, session: &mut Session, stream: StreamId, since: u64) {
         self.note_behind(stream);
         self.detach(slot, session, stream);
-        let plan = StreamPlan { stay: true, ..StreamPlan::live(stream, since) };
+        let plan = StreamPlan::live(stream, since);
         self.queue_behind(session, Behind { counted: true, ..Behind::new(plan) });
         if !session.lag_told {
             session.lag_told = true;

@@ -7,13 +7,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 
 use super::flush::KEPT_PERCENT;
 use super::inbox::{Inbox, Kept, NewSocket, SessionAddr, ToWorker};
 use super::node::Shared;
 use super::session::{NOWHERE, Phase, Session};
+use super::socket::Ready;
 use super::streams::Local;
 use crate::protocol::{CloseCode, frame};
 use crate::telemetry::metrics;
@@ -58,6 +58,7 @@ pub struct Worker {
     pub(super) yielded: Vec<u32>,
     /// Sockets with more input at hand.
     pub(super) readable: Vec<u32>,
+    next_sweep_ms: u64,
     pub(super) scratch: Vec<u8>,
     started: Instant,
 }
@@ -66,7 +67,12 @@ impl Worker {
     /// Makes a worker and its inbox.
     pub fn new(index: u16, shared: Arc<Shared>) -> io::Result<(Self, Arc<Inbox>)> {
         let poll = Poll::new()?;
-        let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKER)?));
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let inbox = Arc::new(Inbox::new(Box::new(move || {
+            if let Err(error) = waker.wake() {
+                tracing::error!(%error, "a worker cannot be woken");
+            }
+        })));
         let worker = Self {
             index,
             shared,
@@ -86,6 +92,7 @@ impl Worker {
             free: Vec::new(),
             yielded: Vec::new(),
             readable: Vec::new(),
+            next_sweep_ms: SWEEP_MS,
             scratch: Vec::new(),
             started: Instant::now(),
         };
@@ -105,14 +112,9 @@ impl Worker {
     fn work(&mut self) {
         let mut events = Events::with_capacity(1024);
         let mut messages = Vec::new();
-        let mut next_sweep_ms = self.now_ms + SWEEP_MS;
         while !self.inbox.is_stopped() {
-            let mut wait = Duration::from_millis(next_sweep_ms.saturating_sub(self.now_ms).min(SWEEP_MS));
             self.inbox.going_to_sleep();
-            let at_hand = !self.readable.is_empty() || !self.yielded.is_empty() || !self.dirty.is_empty();
-            if at_hand || !self.inbox.is_empty() {
-                wait = Duration::ZERO;
-            }
+            let wait = if self.has_work() { Duration::ZERO } else { self.rest() };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -121,37 +123,49 @@ impl Worker {
             }
             self.inbox.awake();
             self.now_ms = self.started.elapsed().as_millis() as u64;
-            for slot in std::mem::take(&mut self.yielded) {
-                self.with(slot, Self::resume_turn);
-            }
-            for slot in std::mem::take(&mut self.readable) {
+            self.turn(events.iter().filter(|event| event.token() != WAKER).map(Ready::of), &mut messages);
+        }
+    }
+
+    /// Whether the next turn has something to do already.
+    pub(super) fn has_work(&self) -> bool {
+        let at_hand = !self.readable.is_empty() || !self.yielded.is_empty() || !self.dirty.is_empty();
+        at_hand || !self.inbox.is_empty()
+    }
+
+    /// How long it may sleep where nothing happens.
+    pub(super) fn rest(&self) -> Duration {
+        Duration::from_millis(self.next_sweep_ms.saturating_sub(self.now_ms).min(SWEEP_MS))
+    }
+
+    /// One turn, at `now_ms`: what was left of the last one, what sockets are ready for, messages, writes, clocks.
+    pub(super) fn turn(&mut self, ready: impl Iterator<Item = Ready>, messages: &mut Vec<ToWorker>) {
+        for slot in std::mem::take(&mut self.yielded) {
+            self.with(slot, Self::resume_turn);
+        }
+        for slot in std::mem::take(&mut self.readable) {
+            self.with(slot, |worker, slot, session| {
+                session.readable = false;
+                worker.read(slot, session);
+            });
+        }
+        for Ready { slot, readable, ended, writable } in ready {
+            if readable {
                 self.with(slot, |worker, slot, session| {
-                    session.readable = false;
+                    session.ended |= ended;
                     worker.read(slot, session);
                 });
             }
-            for event in &events {
-                if event.token() == WAKER {
-                    continue;
-                }
-                let slot = event.token().0 as u32;
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.with(slot, |worker, slot, session| {
-                        session.ended |= event.is_read_closed();
-                        worker.read(slot, session);
-                    });
-                }
-                if event.is_writable() {
-                    self.mark_dirty(slot);
-                }
+            if writable {
+                self.mark_dirty(slot);
             }
-            self.take_messages(&mut messages);
-            self.flush_dirty(&mut messages);
-            if self.now_ms >= next_sweep_ms {
-                self.sweep();
-                self.flush_dirty(&mut messages);
-                next_sweep_ms = self.now_ms + SWEEP_MS;
-            }
+        }
+        self.take_messages(messages);
+        self.flush_dirty(messages);
+        if self.now_ms >= self.next_sweep_ms {
+            self.sweep();
+            self.flush_dirty(messages);
+            self.next_sweep_ms = self.now_ms + SWEEP_MS;
         }
     }
 
@@ -199,7 +213,7 @@ impl Worker {
                 ToWorker::Reply { to, frame, thread } => self.reply(to, frame, thread, false),
                 ToWorker::Answer { to, frame } => self.answer(to, frame),
                 ToWorker::Socket(socket) => self.accept(*socket),
-                ToWorker::Jump { stream, head } => self.jump(stream, head),
+                ToWorker::Jump { stream, incarnation, head } => self.jump(stream, Some(incarnation), head),
                 ToWorker::Authenticated { to, access, registration, reply, streams, resumed } => {
                     self.on(to, |worker, slot, session| {
                         worker.authenticated(slot, session, access, registration, reply, streams, resumed);
@@ -237,9 +251,8 @@ impl Worker {
             self.slots.push(Slot { generation: 0, session: None });
             (self.slots.len() - 1) as u32
         });
-        let mut socket = TcpStream::from_std(new.stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, Token(slot as usize), interest) {
+        let mut socket = new.socket;
+        if let Err(error) = socket.register(self.poll.registry(), slot) {
             tracing::warn!(%error, "a socket could not be registered");
             self.free.push(slot);
             return;
@@ -322,7 +335,7 @@ impl Worker {
     }
 
     fn drop_session(&mut self, slot: u32, mut session: Box<Session>) {
-        if let Err(error) = self.poll.registry().deregister(&mut session.socket) {
+        if let Err(error) = session.socket.deregister(self.poll.registry()) {
             tracing::debug!(%error, "deregister");
         }
         let entry = &mut self.slots[slot as usize];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use haus::courier::Courier;
 use haus::courier::in_process::InProcess;
@@ -16,6 +16,7 @@ use haus::realtime::{Later, LogReader, Polled, catch_up::PageReader, hub::Hub, r
 use haus::startup::log::Log;
 use haus::telemetry::metrics;
 use haus::updates::{StreamId, Update};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::cluster::{Person, cluster};
@@ -81,8 +82,7 @@ impl LogReader for Faulty {
 fn hub() -> (Arc<Hub>, Arc<repair::Repairs>, Arc<dyn Courier>, Arc<Inbox>) {
     let courier: Arc<dyn Courier> = Arc::new(InProcess::new(Arc::new(|_| {})));
     let (hub, repairs) = Node::hub(&courier);
-    let poll = mio::Poll::new().unwrap();
-    let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+    let inbox = Arc::new(Inbox::new(Box::new(|| {})));
     hub.set_inboxes(vec![inbox.clone()]);
     (hub, repairs, courier, inbox)
 }
@@ -135,7 +135,7 @@ async fn one_stream_that_cannot_be_read_stops_no_other_and_is_jumped() {
                     *next += 1;
                 }
             }
-            ToWorker::Jump { stream, head } => jumped.push((stream, head)),
+            ToWorker::Jump { stream, head, .. } => jumped.push((stream, head)),
             _ => panic!("something else"),
         }
     }

@@ -64,6 +64,21 @@ pub fn check_file(path: &Path) -> Result<Report, CheckError> {
     Ok(judge.finish())
 }
 
+/// Judges a history that is at hand, `begin` first.
+#[cfg(test)]
+pub fn check_records(records: &[Record]) -> Report {
+    let mut report = Report::default();
+    let mut truth = truth::Truth::default();
+    for (line, record) in (1..).zip(records) {
+        truth.learn(line, record.clone(), &mut report);
+    }
+    let mut judge = judge::Judge::new(&truth, report);
+    for (line, record) in (1..).zip(records) {
+        judge.judge(line, record.clone());
+    }
+    judge.finish()
+}
+
 fn parse(path: &Path, line: u64, text: &str) -> Result<Record, CheckError> {
     serde_json::from_str(text).map_err(|error| CheckError::Record {
         path: path.to_owned(),

@@ -24,8 +24,13 @@ pub struct Position {
     last: Option<u64>,
     catch_up: Option<CatchUp>,
     replayed: u64,
+    /// Came at or below the position that the session resumed from. It is one when `resumed` names the stream, and none
+    /// when the stream was denied: then stays of before may be told from their beginning.
+    again: u64,
     holes: BTreeSet<u64>,
     owed: BTreeSet<u64>,
+    /// Above `last`, and shown on a page already.
+    read_ahead: BTreeSet<u64>,
     listed: Option<u64>,
 }
 
@@ -43,6 +48,7 @@ impl Position {
     /// A session began. `resume`: the position it asked from; `listed`: the position the reply gave.
     pub fn begin(&mut self, resume: Option<u64>, listed: Option<u64>) {
         self.replayed = 0;
+        self.again = 0;
         self.catch_up = resume.map(|_| CatchUp::Resume);
         self.last = resume.or(listed);
         self.listed = listed;
@@ -97,6 +103,10 @@ impl Position {
         match (filled, self.catch_up) {
             (_, Some(CatchUp::Sync { since, .. })) if seq > since => None,
             (true, _) => Some(Anomaly::Reorder),
+            (false, Some(CatchUp::Resume)) => {
+                self.again += 1;
+                None
+            }
             (false, _) => Some(Anomaly::Duplicate),
         }
     }
@@ -117,7 +127,9 @@ impl Position {
         };
         let left_out = self.holes.range(..=head).next().is_some();
         self.holes.retain(|seq| *seq > head);
-        (std::mem::take(&mut self.replayed), left_out.then_some(Anomaly::SilentTruncation))
+        let again = std::mem::take(&mut self.again) > 0;
+        let found = left_out.then_some(Anomaly::SilentTruncation).or(again.then_some(Anomaly::Duplicate));
+        (std::mem::take(&mut self.replayed), found)
     }
 
     /// `snapshot` at `seq`: goes on from there. What `due` lists has to be read from history.
@@ -126,8 +138,10 @@ impl Position {
         if let Some(last) = self.last
             && seq > last
         {
-            self.owed.extend(due(last + 1, seq));
+            let read = &self.read_ahead;
+            self.owed.extend(due(last + 1, seq).into_iter().filter(|seq| !read.contains(seq)));
         }
+        self.read_ahead = self.read_ahead.split_off(&(seq + 1));
         self.last = Some(seq);
     }
 
@@ -149,7 +163,9 @@ impl Position {
     pub fn forget(&mut self) {
         self.last = None;
         self.catch_up = None;
+        self.again = 0;
         self.holes.clear();
+        self.read_ahead.clear();
     }
 
     /// `thread.added` at `seq`; ignored when the client already holds as much.
@@ -179,6 +195,9 @@ impl Position {
     /// A history page showed the message at `seq`.
     pub fn read(&mut self, seq: u64) {
         self.owed.remove(&seq);
+        if self.last.is_none_or(|last| seq > last) {
+            self.read_ahead.insert(seq);
+        }
     }
 
     /// What snapshots left out and was never read, from `join` on.

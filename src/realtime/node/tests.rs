@@ -79,7 +79,7 @@ fn connect(node: &Node, listener: &TcpListener, addresses: &Arc<Addresses>) -> T
     let (stream, _) = listener.accept().expect("accepted");
     stream.set_nonblocking(true).expect("set");
     let guard = addresses.enter(Ipv4Addr::LOCALHOST.into(), u32::MAX).expect("a place");
-    node.accept(NewSocket { stream, early: Vec::new(), credential: None, guard });
+    node.accept(NewSocket { socket: stream.into(), early: Vec::new(), credential: None, guard });
     peer
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::record::{PageMessage, Positions, Record, StreamId};
 use super::report::Report;
-use super::{CheckError, check_file};
+use super::{CheckError, check_file, check_records};
 
 const T: Uuid = Uuid::from_u128(100);
 const A: Uuid = Uuid::from_u128(1);
@@ -137,7 +137,9 @@ fn check(name: &str, records: Vec<Record>) -> Report {
         writeln!(text, "{}", serde_json::to_string(record).unwrap()).unwrap();
         text
     });
-    check_text(name, &text).unwrap()
+    let report = check_text(name, &text).unwrap();
+    assert_eq!(check_records(&all).named(), report.named(), "{name}: read or at hand");
+    report
 }
 
 /// Asserts that exactly these anomalies (`A4`, or `A4 2` for two) were named.
