@@ -73,4 +73,4 @@ need-run:
 	@scripts/need.sh cc:build-essential postgres:postgresql
 
 need-test:
-	@scripts/need.sh cc:build-essential postgres:postgresql redis-server:redis-server pgbouncer:pgbouncer setpriv:util-linux node:nodejs npm:npm chromium:chromium
+	@scripts/need.sh cc:build-essential postgres:postgresql redis-server:redis-server pgbouncer:pgbouncer setpriv:util-linux node:nodejs npm:npm venv:python3-venv chromium:chromium

@@ -6,6 +6,7 @@ set -euo pipefail
 has() {
   case $1 in
     postgres) command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ;;
+    venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     pgbouncer) command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ;;
     *) command -v "$1" >/dev/null ;;
   esac

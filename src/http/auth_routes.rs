@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use utoipa::openapi::schema::Object;
 
 use super::extract::{Actor, ClientOf, JsonBody};
 use super::problem::{Problem, ProblemBody};
@@ -18,7 +19,7 @@ use crate::identity::sessions::Client;
 use crate::identity::{Action, IdentityError};
 use crate::protocol::ErrorCode;
 use crate::telemetry::metrics;
-use crate::text::{self, EMAIL_BYTES_MAX, password::CHARS_MAX as PASSWORD_CHARS_MAX};
+use crate::text::{self, EMAIL_BYTES_MAX, password::CHARS_MAX as PASSWORD_CHARS_MAX, schema};
 
 /// Characters of a display name.
 pub const DISPLAY_NAME_CHARS_MAX: usize = 80;
@@ -26,18 +27,25 @@ pub const DISPLAY_NAME_CHARS_MAX: usize = 80;
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegisterBody {
-    #[schema(example = "ana@example.org")]
+    #[schema(schema_with = schema::email)]
     email: String,
-    /// 8 to 256 characters
+    #[schema(schema_with = schema::password)]
     password: String,
-    /// 1 to 80 characters
+    #[schema(schema_with = display_name)]
     display_name: String,
+}
+
+/// The schema of a display name.
+pub fn display_name() -> Object {
+    schema::name(DISPLAY_NAME_CHARS_MAX)
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginBody {
+    #[schema(max_length = 254)]
     email: String,
+    #[schema(max_length = 256)]
     password: String,
 }
 
@@ -48,7 +56,7 @@ pub struct RefreshBody {
 }
 
 /// Register
-#[utoipa::path(post, path = "/v1/auth/register", tag = "auth", request_body = RegisterBody, security(()),
+#[utoipa::path(post, operation_id = "register", path = "/v1/auth/register", tag = "auth", request_body = RegisterBody, security(()),
     responses((status = 201, body = SignedIn), (status = 403, body = ProblemBody, description = "registration is closed"),
         (status = 409, body = ProblemBody, description = "e-mail taken"),
         (status = 422, body = ProblemBody), (status = 429, body = ProblemBody)))]
@@ -78,7 +86,7 @@ pub async fn register(
 }
 
 /// Log in with a password
-#[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = LoginBody, security(()),
+#[utoipa::path(post, operation_id = "logIn", path = "/v1/auth/login", tag = "auth", request_body = LoginBody, security(()),
     responses((status = 200, body = SignedIn), (status = 401, body = ProblemBody),
         (status = 403, body = ProblemBody, description = "banned"), (status = 429, body = ProblemBody)))]
 pub async fn login(
@@ -125,7 +133,7 @@ async fn charge_guess(state: &AppState, account: &str, client: &Client) -> Resul
 ///
 /// Rotates: the token given is spent, the answer holds the next one. Using a spent token again ends the session, except
 /// that for 10 min, while the next one is unused, the same answer is given again to a client that never received it.
-#[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshBody, security(()),
+#[utoipa::path(post, operation_id = "refresh", path = "/v1/auth/refresh", tag = "auth", request_body = RefreshBody, security(()),
     responses((status = 200, body = SignedIn), (status = 401, body = ProblemBody), (status = 429, body = ProblemBody)))]
 pub async fn refresh(
     State(state): State<AppState>,
@@ -141,7 +149,7 @@ pub async fn refresh(
 }
 
 /// End this session: its tokens and sockets
-#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth",
+#[utoipa::path(post, operation_id = "logOut", path = "/v1/auth/logout", tag = "auth",
     responses((status = 204), (status = 401, body = ProblemBody)))]
 pub async fn logout(State(state): State<AppState>, actor: Actor) -> Result<StatusCode, Problem> {
     actor.may(Action::ManageOwnSessions)?;

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, MatchedPath, Path, Query, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, Method, header, request::Parts};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use uuid::Uuid;
 
 use super::address::rate_key;
+use super::parameters;
 use super::problem::{FieldError, Problem};
 use super::rules;
 use super::state::AppState;
@@ -24,6 +28,8 @@ use crate::protocol::{ErrorCode, json};
 
 /// Largest JSON body, bytes: an article of 50,000 characters of four bytes, and room around it.
 pub const JSON_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Most rows of a page of a list.
+pub const LIST_LIMIT: i64 = 100;
 /// Time a body has to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes kept of a `User-Agent`.
@@ -242,15 +248,24 @@ fn join(path: &str, field: &str) -> String {
 }
 
 /// `limit` and `cursor` of lists (protocol, section 7).
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub struct Page {
-    /// 1…100
-    #[param(minimum = 1, maximum = 100, default = 50)]
     pub limit: Option<i64>,
-    /// `nextCursor` of the page before
     pub cursor: Option<Uuid>,
+}
+
+impl IntoParams for Page {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let id = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)))
+            .build();
+        vec![
+            parameters::limit(LIST_LIMIT),
+            parameters::optional("cursor", "`nextCursor` of the page before; any id is a place in the list", id),
+        ]
+    }
 }
 
 impl Page {
@@ -259,10 +274,7 @@ impl Page {
     /// # Errors
     /// 400 outside 1…100.
     pub fn limit(&self) -> Result<i64, Problem> {
-        match self.limit.unwrap_or(50) {
-            limit @ 1..=100 => Ok(limit),
-            _ => Err(Problem::malformed("limit must be 1…100").with_status(StatusCode::BAD_REQUEST)),
-        }
+        parameters::limit_of(self.limit, LIST_LIMIT)
     }
 }
 

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
+use utoipa::openapi::schema::Array;
 use uuid::Uuid;
 
 use super::changes::changed;
@@ -15,19 +16,24 @@ use super::state::AppState;
 use crate::identity::Action;
 use crate::limits::Work;
 use crate::messaging::members::{self, MemberPatch, MembersAdded};
+use crate::messaging::schemas::uuids;
 use crate::messaging::threads::MEMBERS_PER_CALL;
 use crate::protocol::types::ThreadMember;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewMembers {
-    /// 1 to 256
+    #[schema(schema_with = newcomers)]
     profile_ids: Vec<Uuid>,
 }
 
+fn newcomers() -> Array {
+    uuids(1, MEMBERS_PER_CALL)
+}
+
 /// Let people in (ADMINs of the thread)
-#[utoipa::path(post, path = "/v1/threads/{id}/members", tag = "members", request_body = NewMembers,
-    params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
+#[utoipa::path(post, operation_id = "addMembers", path = "/v1/threads/{id}/members", tag = "members", request_body = NewMembers,
+    params(("id" = Uuid, Path), IdempotencyKey),
     responses((status = 201, body = MembersAdded), (status = 200, body = MembersAdded, description = "All were in already"),
         (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
         (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
@@ -59,7 +65,7 @@ pub async fn add(
 }
 
 /// Change role (ADMINs, not their own) or nickname (oneself or ADMINs)
-#[utoipa::path(patch, path = "/v1/threads/{id}/members/{profileId}", tag = "members", request_body = MemberPatch,
+#[utoipa::path(patch, operation_id = "changeMember", path = "/v1/threads/{id}/members/{profileId}", tag = "members", request_body = MemberPatch,
     params(("id" = Uuid, Path), ("profileId" = Uuid, Path)),
     responses((status = 200, body = ThreadMember), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
@@ -78,7 +84,7 @@ pub async fn change(
 }
 
 /// Leave (oneself), or take somebody out (ADMINs)
-#[utoipa::path(delete, path = "/v1/threads/{id}/members/{profileId}", tag = "members",
+#[utoipa::path(delete, operation_id = "removeMember", path = "/v1/threads/{id}/members/{profileId}", tag = "members",
     params(("id" = Uuid, Path), ("profileId" = Uuid, Path)),
     responses((status = 204), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody)))]

@@ -16,6 +16,7 @@ pub mod middleware;
 pub mod ops;
 pub mod origins;
 pub mod page;
+mod parameters;
 pub mod problem;
 pub mod profile_routes;
 mod progress;

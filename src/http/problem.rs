@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::identity::IdentityError;
 use crate::protocol::ErrorCode;
@@ -16,9 +17,21 @@ use crate::telemetry::metrics;
 pub struct FieldError {
     /// Where in the body or query, `socialLinks.instagram`; empty: the whole.
     pub path: String,
-    /// `missing`, `type`, `unknown`, `length`, `format`, `range`.
+    #[schema(schema_with = field_codes)]
     pub code: &'static str,
     pub message: String,
+}
+
+/// What may be wrong with a field.
+const FIELD_CODES: [&str; 6] = ["missing", "type", "unknown", "length", "format", "range"];
+
+fn field_codes() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(FIELD_CODES)).build()
+}
+
+fn codes() -> Object {
+    let codes = ErrorCode::ALL.iter().filter(|code| **code != ErrorCode::UnknownCmd).map(|code| code.as_str());
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes)).build()
 }
 
 /// The body of a problem.
@@ -30,7 +43,7 @@ pub struct ProblemBody {
     pub kind: String,
     pub title: &'static str,
     pub status: u16,
-    /// One of the codes of the protocol, section 4.
+    #[schema(schema_with = codes)]
     pub code: ErrorName,
     pub detail: String,
     pub request_id: String,
@@ -42,9 +55,8 @@ pub struct ProblemBody {
 }
 
 /// A code as text, for the document.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(transparent)]
-#[schema(value_type = String, example = "invalid")]
 pub struct ErrorName(ErrorCode);
 
 /// An error answer on its way out.

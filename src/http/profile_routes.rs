@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use uuid::Uuid;
 
-use super::auth_routes::DISPLAY_NAME_CHARS_MAX;
+use super::auth_routes::{self, DISPLAY_NAME_CHARS_MAX};
 use super::extract::{Actor, JsonBody, PathOf, present};
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
@@ -15,32 +16,60 @@ use super::validate::Checks;
 use crate::identity::profiles::ProfileChange;
 use crate::identity::{Action, Resource};
 use crate::protocol::types::Profile;
+use crate::text::schema;
 
 const PRONOUNS_CHARS_MAX: usize = 40;
 const BIO_CHARS_MAX: usize = 1_000;
 const BALLROOM_NAME_CHARS_MAX: usize = 80;
 const SOCIAL_LINKS_MAX: usize = 10;
+const SOCIAL_NETWORK_BYTES_MAX: usize = 30;
 const SOCIAL_LINK_BYTES_MAX: usize = 500;
 
 /// A change of one's own profile: absent fields stay, `null` clears.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProfilePatch {
-    /// 1 to 80 characters
+    #[schema(schema_with = display_name)]
     display_name: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = pronouns)]
     pronouns: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = bio)]
     bio: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = ballroom_name)]
     ballroom_name: Option<Option<String>>,
-    /// At most 10, network → `https://` address or `@handle`
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    #[schema(schema_with = social_links_schema)]
     social_links: Option<Option<BTreeMap<String, String>>>,
+}
+
+fn display_name() -> Object {
+    schema::clearable(auth_routes::display_name())
+}
+
+fn pronouns() -> Object {
+    schema::clearable(schema::line(PRONOUNS_CHARS_MAX))
+}
+
+fn bio() -> Object {
+    schema::clearable(schema::paragraph(BIO_CHARS_MAX))
+}
+
+fn ballroom_name() -> Object {
+    schema::clearable(schema::line(BALLROOM_NAME_CHARS_MAX))
+}
+
+fn social_links_schema() -> Object {
+    let network = ObjectBuilder::new().pattern(Some(format!("^[A-Za-z0-9_-]{{1,{SOCIAL_NETWORK_BYTES_MAX}}}$")));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some("Network → `https://` address or `@handle`"))
+        .max_properties(Some(SOCIAL_LINKS_MAX))
+        .property_names(Some(network.build()))
+        .additional_properties(Some(Schema::from(schema::link_or_handle(SOCIAL_LINK_BYTES_MAX))))
+        .build()
 }
 
 impl ProfilePatch {
@@ -61,7 +90,7 @@ fn social_links(checks: &mut Checks, links: BTreeMap<String, String>) -> String 
     checks.require(links.len() <= SOCIAL_LINKS_MAX, "socialLinks", "length", "must have at most 10 entries");
     let mut kept = BTreeMap::new();
     for (network, address) in links {
-        let known_shape = (1..=30).contains(&network.len())
+        let known_shape = (1..=SOCIAL_NETWORK_BYTES_MAX).contains(&network.len())
             && network.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         checks.require(known_shape, "socialLinks", "format", "names must have 1 to 30 letters, digits, - or _");
         let address = checks.link_or_handle(&format!("socialLinks.{network}"), &address, SOCIAL_LINK_BYTES_MAX);
@@ -71,7 +100,7 @@ fn social_links(checks: &mut Checks, links: BTreeMap<String, String>) -> String 
 }
 
 /// Own profile
-#[utoipa::path(get, path = "/v1/me", tag = "profiles",
+#[utoipa::path(get, operation_id = "readMe", path = "/v1/me", tag = "profiles",
     responses((status = 200, body = Profile), (status = 401, body = ProblemBody)))]
 pub async fn me(State(state): State<AppState>, actor: Actor) -> Result<Json<Profile>, Problem> {
     actor.may(Action::Read)?;
@@ -79,7 +108,7 @@ pub async fn me(State(state): State<AppState>, actor: Actor) -> Result<Json<Prof
 }
 
 /// Change own profile
-#[utoipa::path(patch, path = "/v1/me", tag = "profiles", request_body = ProfilePatch,
+#[utoipa::path(patch, operation_id = "changeMe", path = "/v1/me", tag = "profiles", request_body = ProfilePatch,
     responses((status = 200, body = Profile), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
 pub async fn change_me(
@@ -93,7 +122,7 @@ pub async fn change_me(
 }
 
 /// A profile, as far as its privacy lets the reader see it
-#[utoipa::path(get, path = "/v1/profiles/{id}", tag = "profiles", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "readProfile", path = "/v1/profiles/{id}", tag = "profiles", params(("id" = Uuid, Path)),
     responses((status = 200, body = Profile), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)))]
 pub async fn one(
     State(state): State<AppState>,

@@ -13,23 +13,28 @@ use super::{
     auth_routes, common_problems, documents, member_routes, message_routes, middleware, page, profile_routes,
     search_routes, session_routes, settings_routes, system_settings_routes, thread_routes, well_known,
 };
+use crate::text;
 
 /// Frame of the document; paths and schemas come from the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "haus", description = "Real-time messaging and notification hub: REST side"),
     security(("bearer" = [])),
-    modifiers(&Bearer)
+    modifiers(&Common)
 )]
 struct Document;
 
-struct Bearer;
+/// What is no route's own: how to sign in, and the schemas of texts.
+struct Common;
 
-impl Modify for Bearer {
+impl Modify for Common {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+        for (name, schema) in text::schema::named() {
+            components.schemas.insert(name.to_owned(), schema.into());
+        }
     }
 }
 

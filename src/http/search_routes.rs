@@ -5,46 +5,61 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::schema::Object;
 
-use super::extract::{Actor, Page, QueryOf};
+use super::extract::{Actor, LIST_LIMIT, QueryOf};
+use super::parameters;
 use super::problem::{Problem, ProblemBody};
 use super::rate_limit::Limit;
 use super::state::AppState;
-use crate::identity::{Action, IdentityError};
+use crate::identity::Action;
+use crate::identity::search::{self, Place};
 use crate::protocol::size::{PAGE_BYTES, fitting};
 use crate::protocol::types::Profile;
+use crate::text::schema;
 
 /// Characters of a search.
 const QUERY_CHARS_MAX: usize = 64;
 
 /// What is looked for, and where the list goes on.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub struct SearchQuery {
-    /// The beginnings of words of a display or ballroom name, 1 to 64 characters
-    #[param(min_length = 1, max_length = 64, example = "cel ele")]
     q: String,
-    /// 1…100
-    #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<i64>,
-    /// `nextCursor` of the page before
-    cursor: Option<Uuid>,
+    cursor: Option<String>,
+}
+
+impl IntoParams for SearchQuery {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let about = "The beginnings of words of a display or ballroom name, such as `cel ele`";
+        vec![
+            parameters::required("q", about, schema::words(QUERY_CHARS_MAX)),
+            parameters::limit(LIST_LIMIT),
+            parameters::optional("cursor", "`nextCursor` of the page before", search::cursor_schema()),
+        ]
+    }
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProfileList {
     items: Vec<Profile>,
-    next_cursor: Option<Uuid>,
+    #[schema(schema_with = next_cursor)]
+    next_cursor: Option<String>,
+}
+
+fn next_cursor() -> Object {
+    schema::clearable(search::cursor_schema())
 }
 
 /// Find people by name
 ///
 /// ACTIVE and PENDING people whose profile one may see, in order of their names. At most 500 are looked at: a search that
 /// finds so many is narrowed by more letters.
-#[utoipa::path(get, path = "/v1/search/profiles", tag = "profiles", params(SearchQuery),
+#[utoipa::path(get, operation_id = "searchProfiles", path = "/v1/search/profiles", tag = "profiles", params(SearchQuery),
     responses((status = 200, body = ProfileList), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
         (status = 403, body = ProblemBody), (status = 429, body = ProblemBody)))]
 pub async fn profiles(
@@ -54,20 +69,18 @@ pub async fn profiles(
 ) -> Result<Json<ProfileList>, Problem> {
     actor.may(Action::Read)?;
     let SearchQuery { q, limit, cursor } = query;
-    let limit = usize::try_from(Page { limit, cursor }.limit()?).unwrap_or(1);
+    let limit = usize::try_from(parameters::limit_of(limit, LIST_LIMIT)?).unwrap_or(1);
     let words = q.trim();
-    if !(1..=QUERY_CHARS_MAX).contains(&words.chars().count()) || words.contains('\0') {
+    if words.is_empty() || q.chars().count() > QUERY_CHARS_MAX || q.contains('\0') {
         return Err(Problem::malformed(format!("q must have 1 to {QUERY_CHARS_MAX} characters")));
     }
+    let wrong = || Problem::malformed("cursor: not one of this server");
+    let after = cursor.map(|cursor| Place::parse(&cursor).ok_or_else(wrong)).transpose()?;
     state.rate_limits.take(Limit::Search, actor.profile_id().to_string(), Instant::now())?;
-    let found = state.identity.search_profiles(&actor.person.subject(), words, cursor, limit).await;
-    let mut found = found.map_err(|error| match error {
-        IdentityError::NotFound(_) => Problem::malformed("cursor is not one of this search"),
-        other => other.into(),
-    })?;
+    let mut found = state.identity.search_profiles(&actor.person.subject(), words, after, limit).await?;
     let fits = fitting(&found.profiles, PAGE_BYTES);
     found.more |= fits < found.profiles.len();
     found.profiles.truncate(fits);
-    let next_cursor = found.profiles.last().filter(|_| found.more).map(|profile| profile.id);
+    let next_cursor = found.profiles.last().filter(|_| found.more).and_then(|profile| found.place_of(profile.id));
     Ok(Json(ProfileList { items: found.profiles, next_cursor }))
 }

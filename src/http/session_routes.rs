@@ -33,7 +33,7 @@ pub struct Ticket {
 }
 
 /// Own live sessions, newest first
-#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", params(Page),
+#[utoipa::path(get, operation_id = "listSessions", path = "/v1/sessions", tag = "sessions", params(Page),
     responses((status = 200, body = SessionList), (status = 401, body = ProblemBody)))]
 pub async fn list(
     State(state): State<AppState>,
@@ -56,7 +56,7 @@ pub async fn list(
 }
 
 /// End one of one's own sessions
-#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, operation_id = "endSession", path = "/v1/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)),
     responses((status = 204), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)))]
 pub async fn end(State(state): State<AppState>, actor: Actor, PathOf(id): PathOf<Uuid>) -> Result<StatusCode, Problem> {
     actor.may(Action::ManageOwnSessions)?;
@@ -65,7 +65,7 @@ pub async fn end(State(state): State<AppState>, actor: Actor, PathOf(id): PathOf
 }
 
 /// A single-use ticket for the websocket
-#[utoipa::path(post, path = "/v1/ws/ticket", tag = "sessions",
+#[utoipa::path(post, operation_id = "createTicket", path = "/v1/ws/ticket", tag = "sessions",
     responses((status = 201, body = Ticket), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 503, body = ProblemBody)))]
 pub async fn ticket(State(state): State<AppState>, actor: Actor) -> Result<(StatusCode, Json<Ticket>), Problem> {

@@ -21,7 +21,7 @@ pub struct SettingsPatch {
 }
 
 /// Own settings
-#[utoipa::path(get, path = "/v1/settings", tag = "profiles",
+#[utoipa::path(get, operation_id = "readSettings", path = "/v1/settings", tag = "profiles",
     responses((status = 200, body = Settings), (status = 401, body = ProblemBody)))]
 pub async fn read(State(state): State<AppState>, actor: Actor) -> Result<Json<Settings>, Problem> {
     actor.may(Action::Read)?;
@@ -29,7 +29,7 @@ pub async fn read(State(state): State<AppState>, actor: Actor) -> Result<Json<Se
 }
 
 /// Change who may see the own profile and write to oneself
-#[utoipa::path(patch, path = "/v1/settings", tag = "profiles", request_body = SettingsPatch,
+#[utoipa::path(patch, operation_id = "changeSettings", path = "/v1/settings", tag = "profiles", request_body = SettingsPatch,
     responses((status = 200, body = Settings), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 422, body = ProblemBody)))]
 pub async fn change(

@@ -31,7 +31,7 @@ pub struct SystemSettingList {
 }
 
 /// Public settings of this deployment
-#[utoipa::path(get, path = "/v1/system-settings", tag = "documents", security(()),
+#[utoipa::path(get, operation_id = "listSystemSettings", path = "/v1/system-settings", tag = "documents", security(()),
     responses((status = 200, body = SystemSettingList)))]
 pub async fn list(State(state): State<AppState>) -> Json<SystemSettingList> {
     let mode = match state.config.registration {

@@ -5,11 +5,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use uuid::Uuid;
 
 use super::changes::{changed, problem};
-use super::extract::{Actor, JsonBody, PathOf, QueryOf};
+use super::extract::{Actor, JsonBody, LIST_LIMIT, PathOf, QueryOf};
 use super::idempotency::{IdempotencyKey, Once, once};
+use super::parameters;
 use super::problem::{Problem, ProblemBody};
 use super::state::AppState;
 use crate::identity::Action;
@@ -26,19 +29,22 @@ pub struct ThreadList {
 }
 
 /// `limit` and `cursor` of the list.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub struct ThreadsPage {
-    /// 1…100
-    #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<i64>,
-    /// `nextCursor` of the page before
     cursor: Option<String>,
 }
 
+impl IntoParams for ThreadsPage {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let cursor = parameters::optional("cursor", "`nextCursor` of the page before", rows::cursor_schema());
+        vec![parameters::limit(LIST_LIMIT), cursor]
+    }
+}
+
 /// Own threads, newest message first
-#[utoipa::path(get, path = "/v1/threads", tag = "threads", params(ThreadsPage),
+#[utoipa::path(get, operation_id = "listThreads", path = "/v1/threads", tag = "threads", params(ThreadsPage),
     responses((status = 200, body = ThreadList), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody)))]
 pub async fn list(
     State(state): State<AppState>,
@@ -46,17 +52,18 @@ pub async fn list(
     QueryOf(page): QueryOf<ThreadsPage>,
 ) -> Result<Json<ThreadList>, Problem> {
     actor.may(Action::Read)?;
-    let limit = limit_of(page.limit, 100)?;
+    let limit = parameters::limit_of(page.limit, LIST_LIMIT)?;
     let page = rows::list(&state.pool, actor.profile_id(), page.cursor.as_deref(), limit).await.map_err(problem)?;
     let items = page.threads.into_iter().map(|thread| thread.row).collect();
     Ok(Json(ThreadList { items, next_cursor: page.next }))
 }
 
 /// Make a thread; a DIRECT one that exists is found again
-#[utoipa::path(post, path = "/v1/threads", tag = "threads", request_body = NewThread,
-    params(("Idempotency-Key" = Option<String>, Header)),
+#[utoipa::path(post, operation_id = "createThread", path = "/v1/threads", tag = "threads", request_body = NewThread,
+    params(IdempotencyKey),
     responses((status = 201, body = ThreadRow), (status = 200, body = ThreadRow, description = "The DIRECT thread of this pair"),
-        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 409, body = ProblemBody),
+        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 404, body = ProblemBody, description = "A person or the house: there is none"), (status = 409, body = ProblemBody),
         (status = 413, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,
@@ -86,7 +93,7 @@ pub async fn create(
 }
 
 /// A thread as its member sees it
-#[utoipa::path(get, path = "/v1/threads/{id}", tag = "threads", params(("id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "readThread", path = "/v1/threads/{id}", tag = "threads", params(("id" = Uuid, Path)),
     responses((status = 200, body = ThreadRow), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)))]
 pub async fn one(
     State(state): State<AppState>,
@@ -98,7 +105,7 @@ pub async fn one(
 }
 
 /// Change a thread (its ADMINs)
-#[utoipa::path(patch, path = "/v1/threads/{id}", tag = "threads", params(("id" = Uuid, Path)), request_body = ThreadPatch,
+#[utoipa::path(patch, operation_id = "changeThread", path = "/v1/threads/{id}", tag = "threads", params(("id" = Uuid, Path)), request_body = ThreadPatch,
     responses((status = 200, body = ThreadRow), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn change(
@@ -113,12 +120,4 @@ pub async fn change(
         Box::pin(threads::patch(connection, profile_id, id, patch))
     });
     Ok(Json(work.await?))
-}
-
-/// A `limit` of the query in 1…`most`; 50 when absent.
-pub(super) fn limit_of(limit: Option<i64>, most: i64) -> Result<i64, Problem> {
-    match limit.unwrap_or(50) {
-        limit if (1..=most).contains(&limit) => Ok(limit),
-        _ => Err(Problem::malformed(format!("limit must be 1…{most}"))),
-    }
 }

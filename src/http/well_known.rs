@@ -9,7 +9,7 @@ use super::state::AppState;
 use crate::protocol::ErrorCode;
 
 /// Public keys of access tokens
-#[utoipa::path(get, path = "/.well-known/jwks.json", tag = "documents", security(()),
+#[utoipa::path(get, operation_id = "readKeys", path = "/.well-known/jwks.json", tag = "documents", security(()),
     responses((status = 200, description = "JWK set", content_type = "application/jwk-set+json", body = Object)))]
 pub async fn jwks(State(state): State<AppState>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/jwk-set+json"), (header::CACHE_CONTROL, "public, max-age=300")];

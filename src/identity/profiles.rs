@@ -9,6 +9,9 @@ use uuid::Uuid;
 use super::{Identity, IdentityError, reading};
 use crate::protocol::types::{Profile, UserRole, UserStatus};
 
+/// Most profiles of one `profiles.get`.
+pub const PROFILES: usize = 100;
+
 /// A change of one's own profile: the outer `None` leaves a field, the inner one clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProfileChange {
@@ -84,7 +87,7 @@ impl Identity {
     /// # Errors
     /// `Unavailable`.
     pub async fn profiles(&self, reader: Uuid, ids: &[Uuid]) -> Result<Vec<Profile>, IdentityError> {
-        let query = sqlx::query_as(PROFILES).bind(reader).bind(ids).fetch_all(&self.pool);
+        let query = sqlx::query_as(PROFILE_ROWS).bind(reader).bind(ids).fetch_all(&self.pool);
         let rows: Vec<ProfileRow> = reading(query).await?;
         Ok(rows.into_iter().map(ProfileRow::seen).collect())
     }
@@ -127,7 +130,8 @@ impl Identity {
 
 /// One's own profile inside a transaction.
 pub(super) async fn own(connection: &mut PgConnection, id: Uuid) -> Result<Profile, IdentityError> {
-    let row: Option<ProfileRow> = sqlx::query_as(PROFILES).bind(id).bind(vec![id]).fetch_optional(connection).await?;
+    let row: Option<ProfileRow> =
+        sqlx::query_as(PROFILE_ROWS).bind(id).bind(vec![id]).fetch_optional(connection).await?;
     row.map(ProfileRow::whole).ok_or(IdentityError::NotFound("no such profile"))
 }
 
@@ -148,7 +152,7 @@ macro_rules! select_profile {
     };
 }
 
-const PROFILES: &str = concat!(
+const PROFILE_ROWS: &str = concat!(
     select_profile!("profiles"),
     " JOIN unnest($2::uuid[]) WITH ORDINALITY AS w (id, place) ON w.id = p.id ORDER BY w.place"
 );

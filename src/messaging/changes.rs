@@ -116,13 +116,13 @@ fn refusal(code: &str, subject: &'static str, profile: Option<Uuid>) -> Refusal 
         "forbidden" => Refusal::new(ErrorCode::Forbidden, "this account may not do that here"),
         "thread_archived" => Refusal::new(ErrorCode::ThreadArchived, "the thread is archived"),
         "too_large" => Refusal::new(ErrorCode::TooLarge, format!("{subject}: the thread would have too many members")),
-        "invalid" => Refusal::new(ErrorCode::Invalid, format!("{subject}: no such person")),
+        "invalid" => Refusal::new(ErrorCode::NotFound, format!("{subject}: no such person")),
         "blocked" => Refusal::new(ErrorCode::Blocked, format!("{who} does not take messages from this account")),
         "many_threads" => Refusal::new(
             ErrorCode::TooLarge,
             format!("{subject}: {who} is in as many threads as a person may be in (HAUS_THREADS_PER_PROFILE)"),
         ),
-        "invalid_house" => Refusal::new(ErrorCode::Invalid, "houseId: no such house"),
+        "invalid_house" => Refusal::new(ErrorCode::NotFound, "houseId: no such house"),
         "conflict" => Refusal::new(ErrorCode::Conflict, "this house has its thread already"),
         other => {
             tracing::error!(code = other, "a code of the database that nothing here knows");

@@ -38,6 +38,28 @@ pub enum Range {
     Around(i64),
 }
 
+impl Range {
+    /// What the three numbers of a request say, of which one may stand.
+    ///
+    /// # Errors
+    /// `invalid` names the field.
+    pub fn of(before: Option<i64>, after: Option<i64>, around: Option<i64>) -> Result<Self, Refusal> {
+        let invalid = |text: String| Err(Refusal::new(ErrorCode::Invalid, text));
+        for (name, no) in [("before", before), ("after", after), ("around", around)] {
+            if no.is_some_and(|no| no < 0) {
+                return invalid(format!("{name}: a message number, 0 or more"));
+            }
+        }
+        match (before, after, around) {
+            (None, None, None) => Ok(Self::Before(i64::MAX)),
+            (Some(no), None, None) => Ok(Self::Before(no)),
+            (None, Some(no), None) => Ok(Self::After(no)),
+            (None, None, Some(no)) => Ok(Self::Around(no)),
+            _ => invalid("before: only one of before, after and around".to_owned()),
+        }
+    }
+}
+
 /// One page of history.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

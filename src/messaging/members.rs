@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use utoipa::openapi::schema::Object;
 use uuid::Uuid;
 
 use super::Committed;
@@ -13,7 +14,7 @@ use super::db::{self, Stop};
 use super::threads::{MEMBERS_PER_CALL, get_in, named};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{ThreadMember, ThreadRole, ThreadRow};
-use crate::text;
+use crate::text::{self, schema};
 use crate::updates::{Update, UpdateKind};
 
 /// Most members of one thread (`threads.maxMembers`).
@@ -30,8 +31,12 @@ pub(super) const MEMBERS: &str =
 pub struct MemberPatch {
     pub role: Option<ThreadRole>,
     #[serde(default, deserialize_with = "named")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = nickname)]
     pub nickname: Option<Option<String>>,
+}
+
+fn nickname() -> Object {
+    schema::clearable(schema::line(NICKNAME_CHARS))
 }
 
 /// Answer of [`add`].

@@ -16,6 +16,7 @@ pub mod read_marks;
 pub mod render;
 mod render_log;
 pub mod rows;
+pub mod schemas;
 pub mod send;
 pub mod threads;
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use uuid::Uuid;
 
 use super::db;
@@ -15,6 +16,11 @@ use crate::protocol::types::{Peer, ThreadRole, ThreadRow, ThreadType, UserRole, 
 
 /// Most rows of one page of [`list`].
 pub const LIST_ROWS: i64 = 200;
+
+/// What a cursor of [`list`] looks like: base64url of 24 bytes, a time that is not negative and an id.
+pub fn cursor_schema() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-f][A-Za-z0-9_-]{31}$")).build()
+}
 
 /// The columns of `engine.person_thread`, flat. The readers below name them by their place.
 macro_rules! select_from {
@@ -99,7 +105,9 @@ fn decode_cursor(cursor: &str) -> Result<(DateTime<Utc>, Uuid), Refusal> {
         let raw: [u8; 24] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
         let (at, id) = raw.split_at(8);
         let at_us = Some(i64::from_be_bytes(at.try_into().ok()?)).filter(|at_us| *at_us >= 0)?;
-        Some((DateTime::from_timestamp_micros(at_us)?, Uuid::from_slice(id).ok()?))
+        // Beyond what a time can be: before all threads, as the document promises for every cursor of its form.
+        let at = DateTime::from_timestamp_micros(at_us).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        Some((at, Uuid::from_slice(id).ok()?))
     };
     parse().ok_or_else(|| Refusal::new(ErrorCode::Invalid, "cursor: not one of this server"))
 }
@@ -221,6 +229,7 @@ mod tests {
     fn cursors_round_trip_and_foreign_ones_are_refused() {
         let (at, id) = (DateTime::<Utc>::from_timestamp_micros(1_767_225_600_123_456).expect("a time"), Uuid::now_v7());
         assert_eq!(decode_cursor(&encode_cursor(at, id)).expect("own cursor"), (at, id));
+        assert!(decode_cursor(&format!("f{}", "_".repeat(31))).is_ok(), "the last place there is");
         for bad in ["", "x", "AAAA", &"A".repeat(33), &"_".repeat(32)] {
             assert!(decode_cursor(bad).is_err(), "{bad}");
         }

@@ -221,8 +221,8 @@ fn refusal(code: &str, wait_ms: Option<i32>) -> Refusal {
         "read_only" => make(ErrorCode::ReadOnly, "only moderators write here"),
         "slow_mode" => make(ErrorCode::SlowMode, "slow mode: wait before the next message")
             .retry_after(wait_ms.unwrap_or(1000).max(1) as u32),
-        "invalid_reply" => make(ErrorCode::Invalid, "replyToId: no such message in this thread"),
-        "invalid_mention" => make(ErrorCode::Invalid, "mentions: only active members of the thread"),
+        "invalid_reply" => make(ErrorCode::NotFound, "replyToId: no such message in this thread"),
+        "invalid_mention" => make(ErrorCode::NotFound, "mentions: only active members of the thread"),
         _ => make(ErrorCode::Internal, "the send was refused"),
     }
 }

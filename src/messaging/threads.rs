@@ -4,11 +4,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::Committed;
 use super::changes::{Outcome, run, select_changes};
 use super::db::Stop;
 use super::memberships::{thread_row, thread_row_in};
 use super::rows::MemberThread;
+use super::{Committed, schemas};
 use crate::protocol::codes::{ErrorCode, Refusal};
 use crate::protocol::types::{ThreadRow, ThreadType};
 use crate::text;
@@ -24,8 +24,8 @@ pub const MEMBERS_PER_CALL: usize = 256;
 /// Slowest slow mode, seconds.
 pub const SLOW_MODE_S: i32 = 21_600;
 
-/// Body of `POST /v1/threads`.
-#[derive(Debug, Clone, Deserialize, Serialize, utoipa::ToSchema)]
+/// Body of `POST /v1/threads`; its schema is in `schemas`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewThread {
     #[serde(rename = "type")]
@@ -43,19 +43,21 @@ pub struct NewThread {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThreadPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::thread_name_or_null)]
     pub name: Option<String>,
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = schemas::thread_description)]
     pub description: Option<Option<String>>,
     #[serde(default, deserialize_with = "named", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = schemas::avatar)]
     pub avatar: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_archived: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_muted: Option<bool>,
-    /// 0…21600; 0 ends slow mode.
+    /// 0 ends slow mode.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schemas::slow_mode)]
     pub slow_mode_s: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_for_newcomers: Option<bool>,

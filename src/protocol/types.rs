@@ -199,7 +199,8 @@ pub struct SendOk {
 }
 
 /// The body of `message.send` and of `POST …/messages` (there without `threadId`, nonce from `Idempotency-Key`).
-#[derive(Debug, Clone, Default, Deserialize, utoipa::ToSchema)]
+/// Its schema is in `messaging::schemas`.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SendBody {
     pub content: Option<String>,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::welcome::Welcomes;
 use crate::courier::Courier;
+use crate::identity::profiles::PROFILES;
 use crate::identity::{self, Identity};
 use crate::limits::{RateLimiter, Work, WorkRates};
 use crate::messaging::batcher::{Batcher, CommitSink, Hold};
@@ -29,9 +30,6 @@ use crate::realtime::inbox::{SessionAddr, Snapshot, ToWorker};
 use crate::realtime::plan::Position;
 use crate::realtime::{Access, Backend, CommandName, Credential, Later, Positions, SocketReply, UserSnapshot, Welcome};
 use crate::updates::{StreamId, Update};
-
-/// Most profiles of one `profiles.get`.
-const PROFILES: usize = 100;
 
 /// Whom the answer to a send is for.
 pub enum Reply {
@@ -149,7 +147,7 @@ impl Product {
             CommandName::ProfilesGet => {
                 let d: ProfilesD = parse(d)?;
                 if d.ids.len() > PROFILES {
-                    return Err(Refusal::new(ErrorCode::Invalid, "ids: at most 100"));
+                    return Err(Refusal::new(ErrorCode::Invalid, format!("ids: at most {PROFILES}")));
                 }
                 let mut profiles = self.identity.profiles(actor, &d.ids).await?;
                 let rest = profiles.split_off(fitting(&profiles, PAGE_BYTES)).into_iter().map(|left| left.id).collect();
@@ -157,13 +155,7 @@ impl Product {
             }
             CommandName::History => {
                 let d: HistoryD = parse(d)?;
-                let range = match (d.before, d.after, d.around) {
-                    (Some(no), None, None) => Range::Before(no),
-                    (None, Some(no), None) => Range::After(no),
-                    (None, None, Some(no)) => Range::Around(no),
-                    (None, None, None) => Range::Before(i64::MAX),
-                    _ => return Err(Refusal::new(ErrorCode::Invalid, "one of before, after, around")),
-                };
+                let range = Range::of(d.before, d.after, d.around)?;
                 raw(&history::history(&self.pool, actor, d.thread_id, range, limit(d.limit, 50)?).await?)
             }
         }

@@ -58,16 +58,16 @@ async fn a_hidden_suspension_is_told_to_nobody() {
         }
         // To whom the status is shown anyway, it is named.
         settings(&world, person, json!({"messages": "public", "profile": "members"}), &[]).await;
-        assert_eq!(refusals(actor).await.0.map(|(code, _)| code), Some(ErrorCode::Invalid));
+        assert_eq!(refusals(actor).await.0.map(|(code, _)| code), Some(ErrorCode::NotFound));
         settings(&world, person, json!({"messages": "public", "profile": "private"}), &[]).await;
-        assert_eq!(refusals(admin).await.0.map(|(code, _)| code), Some(ErrorCode::Invalid));
+        assert_eq!(refusals(admin).await.0.map(|(code, _)| code), Some(ErrorCode::NotFound));
         let pending = world.person_with("PENDING", "APPLICANT").await;
         settings(&world, person, json!({"messages": "public", "profile": "members"}), &[]).await;
         assert_eq!(refusals(pending).await.0, expected.0, "the status is for members");
     }
     assert_eq!(
         code(create(&world.pool, actor, new_direct(Uuid::now_v7())).await),
-        ErrorCode::Invalid,
+        ErrorCode::NotFound,
         "nobody is there"
     );
 }

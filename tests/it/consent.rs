@@ -140,7 +140,7 @@ async fn a_suspension_that_is_over_is_over_everywhere() {
     let suspend = |until: &str| format!("'SUSPENDED', suspended_until = {until}");
     set(&world, b, "status", &suspend("now() + interval '1 hour'")).await;
     assert_eq!(code(world.try_send(b, thread, "x").await), ErrorCode::Forbidden);
-    assert_eq!(code(create(&world.pool, a, new_direct(b)).await), ErrorCode::Invalid);
+    assert_eq!(code(create(&world.pool, a, new_direct(b)).await), ErrorCode::NotFound);
     set(&world, b, "status", &suspend("now() - interval '1 second'")).await;
     world.send(b, thread, "back").await;
     let reply = haus::messaging::read_marks::read(&world.pool, b, thread, 1, None).await;

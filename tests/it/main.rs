@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append;
+mod asyncapi;
 mod blocks;
 mod cluster;
 mod commands;
@@ -41,6 +42,7 @@ mod rfc6455;
 mod rig;
 mod rotation;
 mod routes;
+mod schemathesis;
 mod search;
 mod sends;
 mod services;

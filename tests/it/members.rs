@@ -138,7 +138,7 @@ async fn limits_and_wrong_people() {
     let ids = |count| (0..count).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
     assert_eq!(code(add(&world.pool, a, thread, ids(257)).await), ErrorCode::Invalid);
     assert_eq!(code(add(&world.pool, a, thread, vec![]).await), ErrorCode::Invalid);
-    assert_eq!(code(add(&world.pool, a, thread, ids(1)).await), ErrorCode::Invalid);
+    assert_eq!(code(add(&world.pool, a, thread, ids(1)).await), ErrorCode::NotFound);
     assert_eq!(code(add(&world.pool, b, thread, vec![stranger]).await), ErrorCode::Forbidden);
     assert_eq!(code(add(&world.pool, stranger, thread, vec![stranger]).await), ErrorCode::NotFound);
     assert_eq!(code(remove(&world.pool, a, thread, stranger).await), ErrorCode::NotFound);

@@ -183,10 +183,10 @@ async fn what_may_not_be_sent_is_refused_by_its_code() {
     assert_eq!(client.refused("message.send", json!({"threadId": "x", "content": "x"})).await, "invalid");
     let mut reply = send(thread, "x");
     reply["replyToId"] = json!(Uuid::now_v7());
-    assert_eq!(client.refused("message.send", reply).await, "invalid");
+    assert_eq!(client.refused("message.send", reply).await, "not_found");
     let mut mention = send(thread, "x");
     mention["mentions"] = json!([eve.id]);
-    assert_eq!(client.refused("message.send", mention).await, "invalid");
+    assert_eq!(client.refused("message.send", mention).await, "not_found");
     assert_eq!(client.call("message.send", send(thread, &"ü".repeat(4000))).await.unwrap()["seq"], 2);
     assert_eq!(cluster.log(0, &ben, thread).await.len(), 2, "refused sends left nothing behind");
 }

@@ -75,8 +75,8 @@ async fn who_may_make_what() {
     assert!(make(pending, new_direct(a)).await.is_ok());
     assert_eq!(code(make(pending, new_group(&[a])).await), ErrorCode::Forbidden);
     assert_eq!(code(make(banned, new_direct(a)).await), ErrorCode::Forbidden);
-    assert_eq!(code(make(a, new_direct(banned)).await), ErrorCode::Invalid);
-    assert_eq!(code(make(a, new_direct(Uuid::now_v7())).await), ErrorCode::Invalid);
+    assert_eq!(code(make(a, new_direct(banned)).await), ErrorCode::NotFound);
+    assert_eq!(code(make(a, new_direct(Uuid::now_v7())).await), ErrorCode::NotFound);
     assert_eq!(code(make(a, new_direct(a)).await), ErrorCode::Invalid);
     assert_eq!(code(make(a, NewThread { name: Some(" ".into()), ..new_group(&[b]) }).await), ErrorCode::Invalid);
     let announce = || NewThread { kind: ThreadType::Announce, ..new_group(&[b]) };
@@ -85,7 +85,7 @@ async fn who_may_make_what() {
     assert!(!get(&world.pool, b, thread).await.expect("a member").row.can_send);
     assert_eq!(code(world.try_send(b, thread, "x").await), ErrorCode::ReadOnly);
     let house = NewThread { kind: ThreadType::House, house_id: Some(Uuid::now_v7()), ..new_group(&[b]) };
-    assert_eq!(code(make(admin, house).await), ErrorCode::Invalid);
+    assert_eq!(code(make(admin, house).await), ErrorCode::NotFound);
     assert_eq!(code(get(&world.pool, a, thread).await), ErrorCode::NotFound);
     assert_eq!(code(get(&world.pool, a, Uuid::now_v7()).await), ErrorCode::NotFound);
 }

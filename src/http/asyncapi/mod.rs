@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::codes::{CloseCode, ErrorCode};
 use crate::updates::UpdateKind;
-use commands::COMMANDS;
+use commands::{COMMANDS, EVERYWHERE};
 use shape::{Kind, Shape};
 use updates::{ERROR, NOTICES, body};
 
@@ -49,11 +49,17 @@ pub fn document() -> Value {
     }
     messages.insert("error".to_owned(), message("A command was refused; without an id it repeats cmd", error_frame()));
     for command in COMMANDS {
+        let d = command.d.closed();
+        // Without `d` it is taken as empty.
+        let may_be_empty = d["required"].as_array().is_some_and(Vec::is_empty)
+            || d.get("properties").is_none() && d.get("oneOf").is_none();
+        let required = if may_be_empty { json!(["cmd"]) } else { json!(["cmd", "d"]) };
         let frame = json!({
             "type": "object",
-            "properties": {"id": {"type": "integer", "minimum": 0}, "cmd": {"const": command.name},
-                "d": Shape::Fields(command.d).schema()},
-            "required": ["cmd"],
+            "properties": {"id": {"type": "integer", "minimum": 0, "maximum": u64::MAX}, "cmd": {"const": command.name},
+                "d": d},
+            "required": required,
+            "additionalProperties": false,
         });
         messages.insert(command.name.to_owned(), message(command.about, frame));
         let mut replies = vec![in_channel("error")];
@@ -64,7 +70,9 @@ pub fn document() -> Value {
             replies.insert(0, in_channel(&name));
             messages.insert(name, message("Its answer", frame));
         }
+        let codes: Vec<&str> = EVERYWHERE.iter().chain(command.codes).map(|code| code.as_str()).collect();
         let operation = json!({"action": "receive", "channel": channel(), "messages": [in_channel(command.name)],
+            "x-error-codes": codes,
             "reply": {"channel": channel(), "messages": replies}});
         operations.insert(command.name.to_owned(), operation);
     }
@@ -125,12 +133,13 @@ fn schemas() -> Map<String, Value> {
     };
     let mut wanted: Vec<String> = COMMANDS
         .iter()
-        .flat_map(|command| [Some(Shape::Fields(command.d)), command.ok].into_iter().flatten())
+        .flat_map(|command| [Some(command.d), command.ok].into_iter().flatten())
         .chain(update_kinds().map(|kind| Shape::Fields(body(kind).d)))
         .chain(NOTICES.iter().map(|notice| Shape::Fields(notice.body.d)))
         .flat_map(Shape::named)
         .map(str::to_owned)
         .collect();
+    COMMANDS.iter().for_each(|command| references(&command.d.closed(), &mut wanted));
     let mut found = Map::new();
     while let Some(name) = wanted.pop() {
         if let Some(schema) = all.get(&name)
