@@ -13,6 +13,7 @@ mod deploy;
 mod edge;
 mod failover;
 mod faults;
+mod flood;
 mod gates;
 mod ghosts;
 mod idempotency;
