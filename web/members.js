@@ -12,7 +12,9 @@ export class Members {
   #add;
   #dialog = byId('members');
   #thread = null;
-  #sure = null;
+  #items = new Map();
+  /** Whose button was pressed once: a profile, or `leave`. */
+  #armed = null;
 
   /** @param {(thread: object) => void} add opens the search for people to let in */
   constructor(haus, add) {
@@ -23,12 +25,17 @@ export class Members {
       this.#dialog.close();
       this.#add(this.#thread);
     });
-    byId('members-leave').addEventListener('click', ({ currentTarget }) => {
-      this.#twice(currentTarget, 'Really leave?', () => this.#remove(this.#haus.profile.id));
+    byId('members-leave').addEventListener('click', () => {
+      this.#twice('leave', () => this.#remove(this.#haus.profile.id));
     });
     byId('members-list').addEventListener('click', ({ target }) => {
       const button = target.closest('.person-remove');
-      if (button) this.#twice(button, 'Really remove?', () => this.#remove(button.dataset.profileId));
+      if (button) this.#twice(button.dataset.profileId, () => this.#remove(button.dataset.profileId));
+    });
+    this.#dialog.addEventListener('close', () => {
+      this.#armed = null;
+      this.#items.clear();
+      byId('members-list').replaceChildren();
     });
     haus.on('thread', (id) => this.#dialog.open && id === this.#thread?.id && this.#paint());
     haus.on('people', () => this.#dialog.open && this.#paint());
@@ -59,46 +66,63 @@ export class Members {
     }
   }
 
+  // Items stay where they are, with the focus and the question on them: others join and leave at any moment.
   #paint() {
     const { row, members } = this.#thread;
-    const selfId = this.#haus.profile?.id;
     const grown = row.type === 'GROUP' || row.type === 'ANNOUNCE';
     const admin = grown && row.role === 'ADMIN';
     byId('members-title').textContent = threadName(this.#thread);
     byId('members-count').textContent = row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
     byId('members-add').hidden = !admin || row.isArchived;
     byId('members-leave').hidden = !grown;
-    byId('members-leave').textContent = 'Leave';
-    this.#sure = null;
-    byId('members-list').replaceChildren(...[...members.values()].map((member) => this.#item(member, selfId, admin)));
+    byId('members-leave').textContent = this.#armed === 'leave' ? 'Really leave?' : 'Leave';
+    const list = byId('members-list');
+    for (const [profileId, item] of this.#items) if (!members.has(profileId)) this.#drop(profileId, item);
+    [...members.values()].forEach((member, index) => {
+      const item = this.#items.get(member.profileId) ?? this.#make(member.profileId);
+      this.#fill(item, member, admin);
+      if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
+    });
     const rest = row.memberCount - members.size;
     byId('members-rest').hidden = rest <= 0;
     byId('members-rest').textContent = `and ${rest} more`;
   }
 
-  #item({ profileId, displayName, role, nickname }, selfId, admin) {
+  #make(profileId) {
     const item = byId('member-template').content.firstElementChild.cloneNode(true);
+    item.querySelector('.person-remove').dataset.profileId = profileId;
+    this.#items.set(profileId, item);
+    return item;
+  }
+
+  // Whoever worked on an item that goes is taken to the heading, not out of the dialog.
+  #drop(profileId, item) {
+    const focused = item.contains(document.activeElement);
+    item.remove();
+    this.#items.delete(profileId);
+    if (this.#armed === profileId) this.#armed = null;
+    if (focused) byId('members-title').focus();
+  }
+
+  #fill(item, { profileId, displayName, role, nickname }, admin) {
+    const selfId = this.#haus.profile?.id;
     const name = displayName ?? this.#haus.people.get(profileId)?.displayName ?? 'Somebody';
     paintAvatar(item.querySelector('.avatar'), profileId, name, true);
     item.querySelector('.person-name').textContent = profileId === selfId ? `${name} (you)` : name;
     item.querySelector('.person-more').textContent = [nickname, ROLES[role]].filter(Boolean).join(' · ');
     const remove = item.querySelector('.person-remove');
+    const armed = this.#armed === profileId;
     remove.hidden = !admin || profileId === selfId;
-    remove.dataset.profileId = profileId;
-    remove.setAttribute('aria-label', `Remove ${name}`);
-    return item;
+    remove.textContent = armed ? 'Really remove?' : 'Remove';
+    remove.setAttribute('aria-label', armed ? `Really remove? ${name}` : `Remove ${name}`);
   }
 
   // What cannot be taken back is asked for twice, on the same button.
-  #twice(button, question, act) {
-    if (this.#sure === button) {
-      this.#sure = null;
-      act();
-      return;
-    }
-    this.#sure = button;
-    button.textContent = question;
-    button.removeAttribute('aria-label');
+  #twice(key, act) {
+    const sure = this.#armed === key;
+    this.#armed = sure ? null : key;
+    this.#paint();
+    if (sure) act();
   }
 
   async #remove(profileId) {

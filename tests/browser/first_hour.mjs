@@ -139,7 +139,17 @@ async function group(page) {
   await page.until('three members', `document.querySelectorAll('[data-test=member]').length === 3`);
   check(await page.value(`document.getElementById('members-list').textContent.includes(${text(`${fresh.name} (you)`)})`), 'oneself is not among the members');
   await shoot(page, 'members');
+  // The list is painted anew between the two clicks: the question stays, and so does the focus.
   await page.click('.person-remove:not([hidden])');
+  const question = `document.querySelector('.person-remove:not([hidden])').textContent`;
+  await page.until('the question', `${question} === 'Really remove?'`);
+  await page.value(`document.querySelector('.person-remove:not([hidden])').focus()`);
+  const renamed = `Practice ${tag} again`;
+  await page.value(`fetch('/v1/threads/' + location.hash.slice(4), { method: 'PATCH', body: JSON.stringify({ name: ${text(renamed)} }),
+    headers: { 'content-type': 'application/json', authorization: 'Bearer ' + JSON.parse(localStorage.getItem('haus.session')).accessToken } })
+    .then((answer) => answer.status)`);
+  await page.until('the new name', `document.getElementById('members-title').textContent === ${text(renamed)}`);
+  check(await page.value(`${question} === 'Really remove?' && document.activeElement.matches('.person-remove')`), 'a repaint forgot the question or the focus');
   await page.click('.person-remove:not([hidden])');
   await page.until('two members', `document.querySelectorAll('[data-test=member]').length === 2`);
   await page.click('[data-test=members-leave]');
