@@ -17,6 +17,9 @@ use crate::updates::{StreamId, Update};
 
 /// A hole wider than this is jumped over.
 const HOLE_UPDATES: u32 = 500;
+/// So are those of which so many pages were read: what waits for a socket is one page, and the ring holds one, so that
+/// sessions would read the rest from the log all the same.
+const HOLE_PAGES: u32 = 4;
 /// Streams in one read, half after each failure.
 const STREAMS: usize = 64;
 /// Updates of one read, all streams together; a stream gets its share, and `SHARE_MIN` at least. In bytes the log bounds it.
@@ -157,6 +160,9 @@ impl Fill {
         self.hub.ingest(page);
         match self.hub.hole(stream) {
             None => self.repairs.closed(&self.hub, stream),
+            Some((_, known)) if !page.is_empty() && self.repairs.read_on(stream) >= HOLE_PAGES => {
+                self.jump(stream, known)
+            }
             Some(_) if !page.is_empty() => self.repairs.again(stream, Duration::ZERO, None),
             // Announced, and not in the log.
             Some((head, known)) => {

@@ -30,6 +30,8 @@ struct Hole {
     due: Instant,
     /// Reads of it alone that failed; `None`: it is read with others.
     alone: Option<u32>,
+    /// Pages of it that were read.
+    pages: u32,
     is_being_read: bool,
 }
 
@@ -54,7 +56,7 @@ impl Repairs {
         let mut is_new = false;
         holes.entry(stream).or_insert_with(|| {
             is_new = true;
-            Hole { noted: now, due: now + PATIENCE, alone: None, is_being_read: false }
+            Hole { noted: now, due: now + PATIENCE, alone: None, pages: 0, is_being_read: false }
         });
         if is_new {
             metrics().feed_holes.inc();
@@ -103,23 +105,24 @@ impl Repairs {
         })
     }
 
-    /// Holes to read now, at most `most`, and how long until the next is due. They stay noted until [`Self::again`] or [`Self::closed`].
+    /// Holes to read now, at most `most`, those that have waited longest first, and how long until the next is due. They stay
+    /// noted until [`Self::again`] or [`Self::closed`].
     pub(super) fn take(&self, is_alone: bool, most: usize) -> (Vec<(StreamId, u32)>, Option<Duration>) {
         let now = Instant::now();
         let mut holes = lock(&self.holes);
-        let mut due = Vec::new();
-        let mut next: Option<Instant> = None;
-        for (stream, hole) in
-            holes.iter_mut().filter(|(_, hole)| hole.alone.is_some() == is_alone && !hole.is_being_read)
-        {
-            if hole.due <= now && due.len() < most {
+        let waiting = holes.iter().filter(|(_, hole)| hole.alone.is_some() == is_alone && !hole.is_being_read);
+        let (mut due, later): (Vec<_>, Vec<_>) =
+            waiting.map(|(stream, hole)| (hole.due, *stream)).partition(|(due, _)| *due <= now);
+        due.sort_unstable();
+        let next = due.get(most).or(later.iter().min()).map(|(due, _)| due.saturating_duration_since(now));
+        let mut taken = Vec::with_capacity(due.len().min(most));
+        for (_, stream) in due.into_iter().take(most) {
+            if let Some(hole) = holes.get_mut(&stream) {
                 hole.is_being_read = true;
-                due.push((*stream, hole.alone.unwrap_or_default()));
-            } else {
-                next = Some(next.map_or(hole.due, |at| at.min(hole.due)));
+                taken.push((stream, hole.alone.unwrap_or_default()));
             }
         }
-        (due, next.map(|at| at.saturating_duration_since(now)))
+        (taken, next)
     }
 
     /// A read of a hole ended and it is to be read again after a while; `alone`: by itself, after so many failures.
@@ -131,6 +134,15 @@ impl Repairs {
         }
         let wake = if alone.is_some() { &self.wake_alone } else { &self.wake };
         wake.notify_one();
+    }
+
+    /// A page of a hole came and did not close it; how many that were. Those of a stream that is read alone do not count:
+    /// they are small on purpose.
+    pub(super) fn read_on(&self, stream: StreamId) -> u32 {
+        lock(&self.holes).get_mut(&stream).filter(|hole| hole.alone.is_none()).map_or(0, |hole| {
+            hole.pages += 1;
+            hole.pages
+        })
     }
 
     /// A hole is closed.

@@ -32,6 +32,8 @@ struct Faulty {
     is_down: AtomicBool,
     /// Only polls fail.
     is_unpolled: AtomicBool,
+    /// Updates in a page at most; 0: as many as asked for.
+    page: AtomicU32,
     /// Streams asked for in one statement, by how often.
     widths: Mutex<BTreeMap<usize, u32>>,
     polls: AtomicU32,
@@ -45,6 +47,7 @@ impl Faulty {
             poisoned: Mutex::default(),
             is_down: false.into(),
             is_unpolled: false.into(),
+            page: 0.into(),
             widths: Mutex::default(),
             polls: 0.into(),
         })
@@ -59,7 +62,8 @@ impl LogReader for Faulty {
         if self.is_down.load(Ordering::SeqCst) || asks.iter().any(|(stream, _)| is_bad(stream)) {
             return Box::pin(async { Err(Refusal::new(ErrorCode::Unavailable, "too much")) });
         }
-        self.log.pages(asks, limit)
+        let page = self.page.load(Ordering::SeqCst);
+        self.log.pages(asks, if page > 0 { limit.min(page) } else { limit })
     }
 
     fn heads<'a>(&'a self, streams: &'a [StreamId]) -> Later<'a, Result<Vec<(StreamId, u64)>, Refusal>> {
@@ -149,6 +153,36 @@ async fn one_stream_that_cannot_be_read_stops_no_other_and_is_jumped() {
     world.send(ana, thread, "again").await;
     hub.know(streams[7], 22);
     until("filled again", || hub.head(streams[7]) == Some(22)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holes_that_a_few_pages_do_not_close_are_left_to_the_sessions_and_none_waits_for_the_others() {
+    let world = World::new().await;
+    let (hub, repairs, courier, inbox) = hub();
+    let streams = sleepers(&world, &hub, 100).await;
+    let log = Faulty::over(&world);
+    log.page.store(3, Ordering::SeqCst);
+    streams.iter().for_each(|stream| hub.know(*stream, 21));
+    repair::spawn(hub.clone(), repairs.clone(), log.clone(), courier, Instant::now());
+    until("all stand at their heads", || streams.iter().all(|stream| hub.head(*stream) == Some(21))).await;
+    let mut messages = Vec::new();
+    inbox.drain(&mut messages);
+    // Four pages of three, then a jump; 64 streams share a read, and all have had one before any has its second.
+    let (mut began, mut twice, mut runs, mut jumps) = (std::collections::HashSet::new(), None, 0, 0);
+    for message in &messages {
+        match message {
+            ToWorker::Run(run) => {
+                runs += run.updates.len();
+                if !began.insert(run.stream) {
+                    twice.get_or_insert(began.len());
+                }
+            }
+            ToWorker::Jump { head: 21, .. } => jumps += 1,
+            _ => panic!("something else"),
+        }
+    }
+    assert_eq!((runs, jumps), (100 * 4 * 3, 100));
+    assert!(twice.is_some_and(|begun| begun == 100), "only {twice:?} of 100 had begun when one went on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
