@@ -142,10 +142,8 @@ impl Worker {
     fn push_page(&mut self, slot: u32, session: &mut Session, updates: &[Update], from: &Behind) -> (u64, End) {
         let mut position = 0;
         for update in updates {
-            if let Touch::Removed { thread, seq } = update.touch
-                && update.seq > from.given
-                && self.is_before(slot, session, StreamId::Thread(thread), seq)
-                && !stays_are_ignored()
+            if update.seq > from.given
+                && let Some(thread) = self.must_be_left_first(slot, session, &update.touch)
             {
                 self.detach(slot, session, update.stream);
                 let known = from.plan.known.max(update.seq);
@@ -166,6 +164,7 @@ impl Worker {
                     self.release_waiting(session, update.stream);
                     return (position, End::Left);
                 }
+                Touch::Removed { thread, seq } => session.note_removed(*thread, *seq),
                 Touch::Added { thread, seq } if update.seq > from.given => {
                     session.entered_at = update.seq;
                     let stream = StreamId::Thread(*thread);
@@ -337,9 +336,11 @@ impl Worker {
             plan.snapshot |= session.is_older(stream, plan.since);
             if self.is_live(session, stream) {
                 let given = self.position(slot, session, stream).unwrap_or(0);
-                if session.entered_at > user_seq && !stream.is_user() && !stays_are_ignored() {
-                    // It may have been left and entered again since it was judged, and what lies between is not for it.
-                    plan = StreamPlan { since: given, snapshot: true, ..plan };
+                // It may have been left and entered again since it was judged, and what lies between is not for it.
+                plan.snapshot |= session.entered_at > user_seq && !stream.is_user() && !stays_are_ignored();
+                if plan.snapshot {
+                    // Should it have been left by then, the rest of the stay that the socket is in is told from here.
+                    plan = StreamPlan { since: given, stay: true, ..plan };
                 }
                 self.note_behind(stream);
                 self.detach(slot, session, stream);

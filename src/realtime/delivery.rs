@@ -137,10 +137,7 @@ impl Worker {
 
     /// Writes a touching update to one live session and says what follows from it.
     fn touch(&mut self, slot: u32, session: &mut Session, update: &Update) -> After {
-        if let Touch::Removed { thread, seq } = update.touch
-            && self.is_before(slot, session, StreamId::Thread(thread), seq)
-            && !stays_are_ignored()
-        {
+        if let Some(thread) = self.must_be_left_first(slot, session, &update.touch) {
             return After::Wait(thread);
         }
         self.write_update(slot, session, update);
@@ -152,6 +149,10 @@ impl Worker {
             // Planted: the one who left goes on listening.
             Touch::Left(_) if saboteur::plants(Bug::KickNotApplied) => After::Go,
             Touch::Left(profiles) if profiles.contains(&session.profile_id) => After::Left,
+            Touch::Removed { thread, seq } => {
+                session.note_removed(*thread, *seq);
+                After::Go
+            }
             Touch::Added { thread, seq } => {
                 session.entered_at = update.seq;
                 let stream = StreamId::Thread(*thread);

@@ -1,6 +1,8 @@
 //! Snapshots: a stream of a session that is too far behind is replaced, and goes on from there. That of the user stream
 //! takes the session into every thread it shows, as the updates that it skips would have done.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -70,6 +72,11 @@ impl Worker {
     /// says where it begins now, else from where it stands, which no row is above.
     fn show_all(&mut self, slot: u32, session: &mut Session, mut shown: UserSnapshot) -> Bytes {
         session.entered_at = shown.seq;
+        if session.left.is_some() {
+            // A thread that is not in it was left before, and the user stream will not tell of that any more.
+            let present: HashMap<Uuid, u64> = shown.positions.iter().map(|(id, at)| (*id, at.join_seq)).collect();
+            session.keep_left(|thread, seq| present.get(&thread).is_some_and(|join_seq| seq >= *join_seq));
+        }
         for (at, (thread, position)) in shown.positions.iter().enumerate() {
             let told = self.show(slot, session, *thread, *position);
             if let Some(row) = shown.threads.get_mut(at) {

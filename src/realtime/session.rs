@@ -111,6 +111,8 @@ pub struct Session {
     pub catch_up: Option<Box<CatchUp>>,
     /// Positions of the snapshots this socket was sent: it is sent nothing older.
     pub snapshots: Option<Box<HashMap<StreamId, u64>>>,
+    /// Threads whose end of a stay came ahead of the user stream, and where; until that has told of it.
+    pub left: Option<Box<HashMap<Uuid, u64>>>,
     pub work: Option<Box<HashMap<Uuid, ThreadWork>>>,
     pub reads: Option<Box<Reads>>,
     pub open: Option<Box<Vec<Uuid>>>,
@@ -166,8 +168,6 @@ pub struct CatchUp {
     /// A `resumed` that is owed, and the bytes sent on its account.
     pub resume: Option<ResumeAnswer>,
     pub resume_bytes: usize,
-    /// Threads whose end of a stay came ahead of the user stream, and where.
-    pub left: HashMap<Uuid, u64>,
 }
 
 /// Counted as long as it lives, however it ends.
@@ -225,6 +225,7 @@ impl Session {
             fragments: None,
             catch_up: None,
             snapshots: None,
+            left: None,
             work: None,
             reads: None,
             open: None,
@@ -322,19 +323,30 @@ impl Session {
         self.behind_in(stream).is_some()
     }
 
-    /// Notes that the stay in a thread ended at `seq`, where the user stream has yet to tell of the thread.
+    /// Notes that the stay in a thread ended at `seq`; the user stream has yet to tell of it.
     pub fn note_left(&mut self, thread: Uuid, seq: u64) {
-        if self.user == NOWHERE
-            && let Some(catch_up) = &mut self.catch_up
-        {
-            catch_up.left.insert(thread, seq);
-        }
+        self.left.get_or_insert_default().insert(thread, seq);
+    }
+
+    /// The user stream has told that the stay in a thread ended at `seq`.
+    pub fn note_removed(&mut self, thread: Uuid, seq: u64) {
+        self.keep_left(|left, at| left != thread || at > seq);
     }
 
     /// Whether the stay in a thread that began at `join_seq` is over for this socket.
     pub fn has_left(&self, thread: Uuid, join_seq: u64) -> bool {
-        let left = self.catch_up.as_ref().and_then(|catch_up| catch_up.left.get(&thread));
+        let left = self.left.as_ref().and_then(|left| left.get(&thread));
         left.is_some_and(|seq| *seq >= join_seq)
+    }
+
+    /// Keeps the ends of stays, by thread and `seq`, that the user stream has yet to tell of.
+    pub fn keep_left(&mut self, keep: impl Fn(Uuid, u64) -> bool) {
+        if let Some(left) = &mut self.left {
+            left.retain(|thread, seq| keep(*thread, *seq));
+            if left.is_empty() {
+                self.left = None;
+            }
+        }
     }
 
     /// Whether this socket was sent a snapshot of a stream that is newer than `since`.

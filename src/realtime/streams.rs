@@ -4,13 +4,16 @@
 //! in its catch-up queue). It never is in both, and it changes from behind to live in one turn, so nothing is skipped
 //! and nothing comes twice.
 
+use uuid::Uuid;
+
 use super::backlog::Behind;
+use super::delivery::stays_are_ignored;
 use super::plan::StreamPlan;
 use super::session::{CatchUp, NOWHERE, Session};
 use super::worker::Worker;
 use crate::protocol::reply;
 use crate::telemetry::metrics;
-use crate::updates::StreamId;
+use crate::updates::{StreamId, Touch};
 
 /// One stream as this worker serves it.
 pub(super) struct Local {
@@ -40,6 +43,19 @@ impl Worker {
     /// Whether the session is live or behind in a stream.
     pub(super) fn is_in(&self, session: &Session, stream: StreamId) -> bool {
         self.is_live(session, stream) || session.is_behind_in(stream)
+    }
+
+    /// The thread that this session must have left before an update of its user stream may be told: the stay that ended, or
+    /// one before that which begins. (What tells of its end may have been skipped by a snapshot.)
+    pub(super) fn must_be_left_first(&self, slot: u32, session: &Session, touch: &Touch) -> Option<Uuid> {
+        let (thread, end) = match touch {
+            Touch::Removed { thread, seq } => (*thread, *seq),
+            // A position right before the beginning of a stay is in none before it.
+            Touch::Added { thread, seq } => (*thread, seq.saturating_sub(1)),
+            Touch::None | Touch::Left(_) => return None,
+        };
+        let waits = !stays_are_ignored() && self.is_before(slot, session, StreamId::Thread(thread), end);
+        waits.then_some(thread)
     }
 
     /// Whether `seq` of a stream is still to come to this session. A person who has left and joined again is in the

@@ -151,6 +151,8 @@ impl Position {
         if self.catch_up == Some(CatchUp::Resume)
             && self.replayed == 0
             && let (Some(last), Some(listed)) = (self.last, self.listed)
+            // A snapshot may have come before, and stands.
+            && listed >= last
         {
             self.owed.extend(due(last + 1, listed));
             self.last = Some(listed);
