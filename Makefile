@@ -40,10 +40,10 @@ js-test:
 simulate: need-build
 	SEEDS=$(if $(filter command line environment,$(origin SEEDS)),$(SEEDS),20000) $(CARGO) test --release --locked --lib simulation::tests::nothing -- --nocapture
 
-# CHAOS_PROFILE=debug takes the programs that `make test` has built.
+# CHAOS_PROFILE=debug takes the programs that `make test` has built, as they are.
 CHAOS_PROFILE ?= release
 chaos: need-test
-	$(CARGO) build --locked --features tools --bin haus --bin haus-chaos $(if $(filter release,$(CHAOS_PROFILE)),--release)
+	$(if $(filter release,$(CHAOS_PROFILE)),$(CARGO) build --locked --features tools --bin haus --bin haus-chaos --release)
 	$(TARGET)/$(CHAOS_PROFILE)/haus-chaos --seeds $(SEEDS) --seconds $(SECONDS_EACH)
 
 # Every planted bug must be caught under its name; then the same plans without them, where nothing may be found.

@@ -2,6 +2,7 @@
 //! come late, be told to nobody, or end without an answer.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -46,15 +47,39 @@ pub enum Job {
     Change(Change),
 }
 
+/// The line before a node's writer.
+#[derive(Clone)]
+pub struct Jobs {
+    line: mpsc::UnboundedSender<Job>,
+    /// Those that are not done yet.
+    open: Arc<AtomicUsize>,
+}
+
+impl Jobs {
+    pub fn line() -> (Self, mpsc::UnboundedReceiver<Job>) {
+        let (line, queue) = mpsc::unbounded_channel();
+        (Self { line, open: Arc::default() }, queue)
+    }
+
+    pub fn submit(&self, job: Job) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let _ = self.line.send(job);
+    }
+
+    pub fn are_done(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+}
+
 pub struct NodeBackend {
     world: Weak<World>,
     gate: Gate,
     hub: Arc<Hub>,
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: Jobs,
 }
 
 impl NodeBackend {
-    pub fn new(world: &Arc<World>, gate: Gate, hub: Arc<Hub>, jobs: mpsc::UnboundedSender<Job>) -> Self {
+    pub fn new(world: &Arc<World>, gate: Gate, hub: Arc<Hub>, jobs: Jobs) -> Self {
         Self { world: Arc::downgrade(world), gate, hub, jobs }
     }
 
@@ -84,7 +109,7 @@ impl NodeBackend {
 }
 
 fn is_rough(world: &World) -> bool {
-    world.is_rough.load(std::sync::atomic::Ordering::Relaxed)
+    world.is_rough.load(Ordering::Relaxed)
 }
 
 /// The node's only writer: takes what waits, commits it, tells those here, answers, and publishes.
@@ -97,6 +122,7 @@ pub async fn commit(node: Arc<NodeBackend>, courier: Arc<SimulatedCourier>, mut 
             jobs.push(job);
         }
         let Ok(world) = node.world() else { return };
+        let count = jobs.len();
         node.pause(&world).await;
         let (mut updates, mut replies) = (Vec::new(), Vec::new());
         {
@@ -129,6 +155,7 @@ pub async fn commit(node: Arc<NodeBackend>, courier: Arc<SimulatedCourier>, mut 
         node.hub.ingest(&updates);
         answer(&node.hub, replies);
         courier.publish(&updates);
+        node.jobs.open.fetch_sub(count, Ordering::Relaxed);
     }
 }
 
@@ -243,7 +270,7 @@ impl Backend for NodeBackend {
             return;
         };
         let body = Body { thread, nonce, hash, padding: padding as u16 };
-        let _ = self.jobs.send(Job::Send { actor, body, to });
+        self.jobs.submit(Job::Send { actor, body, to });
     }
 
     fn command<'a>(

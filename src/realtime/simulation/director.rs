@@ -37,6 +37,8 @@ struct Director {
     seed: u64,
     /// Whether there are floods; they take most of the time of a run.
     is_wild: bool,
+    /// When the last of what is broken will have mended itself.
+    mended_ms: u64,
     people: Vec<Uuid>,
     threads: Vec<Uuid>,
     handles: Vec<Arc<Handle>>,
@@ -49,8 +51,16 @@ async fn play(seed: u64) -> Vec<Record> {
     world.record(Record::Begin { seed, nodes: nodes as u32 });
     let people: Vec<Uuid> = (0..rng.between(2, 4)).map(|_| world.id()).collect();
     let is_wild = rng.chance(15);
-    let mut director =
-        Director { world: world.clone(), rng, seed, is_wild, people, threads: Vec::new(), handles: Vec::new() };
+    let mut director = Director {
+        world: world.clone(),
+        rng,
+        seed,
+        is_wild,
+        mended_ms: 0,
+        people,
+        threads: Vec::new(),
+        handles: Vec::new(),
+    };
     for _ in 0..director.rng.between(1, 3) {
         let (thread, members) = director.choose_thread();
         world.database().make_thread(thread, &members);
@@ -116,7 +126,8 @@ impl Director {
                     self.change(move |database| database.make_thread(thread, &members));
                 }
                 30..42 | 45..60 => {
-                    let until_ms = self.world.now_ms() + self.rng.between(50, 2_500);
+                    let deaf_ms = self.rng.between(50, 2_500);
+                    let until_ms = self.mends_in(deaf_ms);
                     self.somebody().tell(|desk| desk.deaf_until_ms = until_ms);
                 }
                 60..72 => self.somebody().tell(|desk| desk.cut = true),
@@ -133,6 +144,13 @@ impl Director {
         }
     }
 
+    /// Notes that something broken is well after so long; when that is.
+    fn mends_in(&mut self, ms: u64) -> u64 {
+        let at_ms = self.world.now_ms() + ms;
+        self.mended_ms = self.mended_ms.max(at_ms);
+        at_ms
+    }
+
     fn somebody(&mut self) -> Arc<Handle> {
         self.handles[self.rng.below(self.handles.len() as u64) as usize].clone()
     }
@@ -144,7 +162,7 @@ impl Director {
 
     /// Commits a change at some node.
     fn change(&mut self, change: impl FnOnce(&mut Database) -> Vec<updates::Update> + Send + 'static) {
-        let _ = self.somewhere().jobs.send(Job::Change(Box::new(change)));
+        self.somewhere().jobs.submit(Job::Change(Box::new(change)));
     }
 
     fn a_thread(&mut self) -> Uuid {
@@ -201,6 +219,7 @@ impl Director {
         }
         node.set_life(Life::Dead);
         let (world, number, down_ms) = (self.world.clone(), node.number, self.rng.between(20, 900));
+        self.mends_in(down_ms);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(down_ms)).await;
             world.put_node(Node::start(&world, number));
@@ -217,6 +236,7 @@ impl Director {
         let (frozen_ms, dies) =
             (if long { self.rng.between(2_000, 8_000) } else { self.rng.between(50, 1_500) }, self.rng.chance(25));
         let world = self.world.clone();
+        self.mends_in(frozen_ms);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(frozen_ms)).await;
             match dies {
@@ -235,6 +255,7 @@ impl Director {
         }
         self.world.set_courier(false);
         let (world, down_ms) = (self.world.clone(), self.rng.between(200, 2_500));
+        self.mends_in(down_ms);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(down_ms)).await;
             world.set_courier(true);
@@ -246,6 +267,7 @@ impl Director {
             return;
         }
         let (world, down_ms) = (self.world.clone(), self.rng.between(20, 800));
+        self.mends_in(down_ms);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(down_ms)).await;
             world.database().is_down = false;
@@ -261,6 +283,7 @@ impl Director {
         };
         for node in self.world.nodes() {
             let (epoch, look_ms) = (epoch.clone(), self.rng.below(1_000));
+            self.mends_in(look_ms);
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(look_ms)).await;
                 node.keep_epoch(&epoch).await;
@@ -271,11 +294,12 @@ impl Director {
     /// Everything is well again, and what was sent is answered.
     async fn heal(&mut self) {
         self.handles.iter().for_each(|handle| handle.tell(|desk| desk.may_send = false));
-        // What was broken mends itself in so long at most.
-        tokio::time::sleep(Duration::from_secs(9)).await;
+        let broken_ms = self.mended_ms.saturating_sub(self.world.now_ms());
+        tokio::time::sleep(Duration::from_millis(broken_ms + 1)).await;
         self.world.is_rough.store(false, Ordering::Relaxed);
-        let handles = self.handles.clone();
-        wait(QUIET, || handles.iter().all(|handle| handle.desk().unanswered == 0)).await;
+        let (handles, world) = (self.handles.clone(), self.world.clone());
+        let are_done = || world.nodes().iter().all(|node| node.jobs.are_done());
+        wait(QUIET, || are_done() && handles.iter().all(|handle| handle.desk().unanswered == 0)).await;
     }
 
     /// Every session gets to the heads by itself.

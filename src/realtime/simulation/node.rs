@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::backend::{self, Job, NodeBackend};
+use super::backend::{self, Jobs, NodeBackend};
 use super::pipe::{self, ClientEnd, Poller};
 use super::world::World;
 use crate::courier::{Courier, CourierEvent, Health, SHARDS};
@@ -66,7 +66,7 @@ impl Gate {
 pub struct Node {
     pub number: usize,
     pub engine: Arc<engine::Node>,
-    pub jobs: mpsc::UnboundedSender<Job>,
+    pub jobs: Jobs,
     hub: Arc<Hub>,
     repairs: Arc<Repairs>,
     poller: Arc<Poller>,
@@ -78,7 +78,7 @@ pub struct Node {
 impl Node {
     pub fn start(world: &Arc<World>, number: usize) -> Arc<Self> {
         let gate = Gate::new();
-        let (jobs, queue) = mpsc::unbounded_channel();
+        let (jobs, queue) = Jobs::line();
         let courier = Arc::new(SimulatedCourier {
             number,
             world: Arc::downgrade(world),
