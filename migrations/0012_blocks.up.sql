@@ -13,6 +13,11 @@ BEGIN
     IF v_before || v_after = '{}' THEN
         RETURN NULL;
     END IF;
+    -- Who changes both sides of a pair at once, or makes its thread meanwhile, waits here (engine.create_thread takes the
+    -- same lock); the statement below sees what they committed.
+    PERFORM pg_advisory_xact_lock(hashtextextended('direct ' || p.direct_key, 0))
+    FROM (SELECT DISTINCT least(v_one, w.id)::text || ':' || greatest(v_one, w.id)::text AS direct_key
+          FROM unnest(v_before || v_after) w (id) ORDER BY 1) p;
     UPDATE threads t SET blocked_at = CASE WHEN p.is_apart THEN coalesce(t.blocked_at, now()) END
     FROM (SELECT least(v_one, w.id)::text || ':' || greatest(v_one, w.id)::text AS direct_key,
                  w.id = ANY (v_after)

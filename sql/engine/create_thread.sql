@@ -25,6 +25,10 @@ BEGIN
         RETURN NEXT engine.refused(coalesce(v_code, 'forbidden'));
         RETURN;
     END IF;
+    IF p_direct_key IS NOT NULL THEN
+        -- A block of one of the two is committed before, or closes the thread (close_direct_threads).
+        PERFORM pg_advisory_xact_lock(hashtextextended('direct ' || p_direct_key, 0));
+    END IF;
     -- Existing talks go on whatever the settings say now.
     SELECT t.id INTO v_found FROM threads t WHERE t.direct_key = p_direct_key;
     IF NOT FOUND THEN

@@ -109,6 +109,52 @@ async fn a_block_counts_at_every_door_both_ways_and_ends_with_its_row() {
     assert_eq!(code(create(&world.pool, b, new_direct(fresh)).await), ErrorCode::Blocked, "no new thread");
 }
 
+/// Runs `first` in a transaction that stays open while `second` is begun, which must wait for it.
+async fn cross(world: &World, first: String, second: String) {
+    let mut open = world.database.owner.begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(first)).execute(&mut *open).await.unwrap();
+    let owner = world.database.owner.clone();
+    let waiting = tokio::spawn(async move { sqlx::raw_sql(sqlx::AssertSqlSafe(second)).execute(&owner).await });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "the second did not wait for the first");
+    open.commit().await.unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+fn set_blocks(profile: Uuid, blocked: &[Uuid]) -> String {
+    let ids: Vec<String> = blocked.iter().map(Uuid::to_string).collect();
+    format!("UPDATE user_settings SET blocked_users = '{{{}}}' WHERE user_id = '{profile}'", ids.join(","))
+}
+
+#[tokio::test]
+async fn blocks_that_cross_each_other_or_a_new_thread_leave_no_thread_the_wrong_way() {
+    let world = World::new().await;
+    let [a, b] = world.people(2).await[..] else { panic!() };
+    let thread = create(&world.pool, a, new_direct(b)).await.unwrap().value.thread.id;
+    let public = json!({"messages": "public"});
+    for (one, other) in [(a, b), (b, a)] {
+        settings(&world, one, public.clone(), &[other]).await;
+    }
+    // Both take it back at once: open.
+    cross(&world, set_blocks(a, &[]), set_blocks(b, &[])).await;
+    world.send(a, thread, "well again").await;
+    // One blocks while the other takes back: closed.
+    settings(&world, b, public.clone(), &[a]).await;
+    cross(&world, set_blocks(b, &[]), set_blocks(a, &[b])).await;
+    assert_eq!(code(world.try_send(b, thread, "x").await), ErrorCode::Blocked);
+    // A thread that is being made while one blocks the other: closed.
+    let [c, d] = world.people(2).await[..] else { panic!() };
+    for person in [c, d] {
+        settings(&world, person, public.clone(), &[]).await;
+    }
+    let (id, key) = (Uuid::now_v7(), format!("{}:{}", c.min(d), c.max(d)));
+    let making = format!(
+        "SELECT code FROM engine.create_thread('{id}', 'DIRECT', NULL, NULL, NULL, '{c}', ARRAY['{c}', '{d}']::uuid[], '{key}', 2000)"
+    );
+    cross(&world, making, set_blocks(d, &[c])).await;
+    assert_eq!(code(world.try_send(c, id, "x").await), ErrorCode::Blocked);
+}
+
 async fn seen(cluster: &Cluster, by: &Person, whom: &Person) -> [Value; 2] {
     let (status, rest) = cluster.rest(0, "GET", &format!("/v1/profiles/{}", whom.id), by, None).await;
     assert_eq!(status, 200, "{rest}");
