@@ -9,7 +9,7 @@ import { composing } from './composer.js';
 import { Conversation } from './conversation.js';
 import { Door } from './door.js';
 import { Find } from './find.js';
-import { paintAvatar, threadName } from './format.js';
+import { isolate, paintAvatar, threadName } from './format.js';
 import { everyDay, once } from './frame.js';
 import { ThreadList } from './list.js';
 import { Members } from './members.js';
@@ -102,15 +102,17 @@ byId('profile-open').addEventListener('click', () => profile.open());
 
 // The way out
 
+// What a person has written and nobody has got goes with the session: asked for first.
 function askToLeave() {
-  const unsent = haus.unanswered;
-  if (unsent === 0) {
+  const lost = [];
+  const { unanswered, drafts } = haus;
+  if (unanswered > 0) lost.push(unanswered === 1 ? 'One message has not been sent yet.' : `${unanswered} messages have not been sent yet.`);
+  if (drafts > 0) lost.push(drafts === 1 ? 'You have begun to write in a conversation.' : `You have begun to write in ${drafts} conversations.`);
+  if (lost.length === 0) {
     leave();
     return;
   }
-  byId('leave-text').textContent = unsent === 1
-    ? 'One message has not been sent yet. It will be lost.'
-    : `${unsent} messages have not been sent yet. They will be lost.`;
+  byId('leave-text').textContent = `${lost.join(' ')} ${unanswered + drafts === 1 ? 'It' : 'All of it'} will be lost.`;
   byId('leave').returnValue = 'stay';
   byId('leave').showModal();
 }
@@ -153,8 +155,8 @@ let heard = null;
 const announce = once(() => {
   const { thread, message } = heard;
   const sender = haus.people.get(message.senderId)?.displayName ?? 'Somebody';
-  const where = thread.id === conversation.id ? '' : ` in ${threadName(thread)}`;
-  byId('announcer').textContent = `${sender}${where}: ${message.content ?? ''}`;
+  const where = thread.id === conversation.id ? '' : ` in ${isolate(threadName(thread))}`;
+  byId('announcer').textContent = `${isolate(sender)}${where}: ${isolate(message.content ?? '')}`;
 });
 haus.on('message', (arrival) => {
   if (arrival.message.senderId === haus.profile?.id || haus.state !== 'live' || arrival.message.type === 'SYSTEM') return;

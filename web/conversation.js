@@ -1,7 +1,7 @@
 // The conversation on screen: loading, scrolling, reading. How messages look is in messages.js, writing in composer.js.
 
 import { Composer } from './composer.js';
-import { paintAvatar, threadName } from './format.js';
+import { isolate, paintAvatar, threadName } from './format.js';
 import { once } from './frame.js';
 import { MessageView } from './messages.js';
 
@@ -182,11 +182,11 @@ export class Conversation {
     byId('subtitle').textContent = row.type === 'DIRECT' ? kind : [kind, this.#memberNames(thread)].filter(Boolean).join(' · ');
     byId('members-open').hidden = false;
     this.#composer.close(row.isArchived ? 'This conversation is closed.' : row.canSend ? '' : 'Only moderators write here.');
-    this.#composer.placeholder = row.type === 'DIRECT' ? `Say something to ${name}` : 'Say something';
+    this.#composer.placeholder = row.type === 'DIRECT' ? `Say something to ${isolate(name)}` : 'Say something';
   }
 
   #memberNames({ members, row, selfId }) {
-    const names = [...members.values()].filter(({ profileId }) => profileId !== selfId).map(({ displayName }) => displayName).filter(Boolean);
+    const names = [...members.values()].filter(({ profileId }) => profileId !== selfId).map(({ displayName }) => displayName).filter(Boolean).map(isolate);
     const shown = names.slice(0, NAMES_SHOWN);
     const rest = row.memberCount - 1 - shown.length;
     if (shown.length === 0) return row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
@@ -198,14 +198,15 @@ export class Conversation {
       : this.#olderFailed ? 'Earlier messages could not be loaded.'
       : thread.hasOlder && thread.messages.length > 0 ? 'Loading earlier messages …'
       : thread.messages.length === 0 ? 'Nobody has walked yet. Open the floor.'
-      : `This is where ${threadName(thread)} begins.`;
+      : thread.row.type === 'DIRECT' ? `This is the beginning of your conversation with ${isolate(threadName(thread))}.`
+      : `This is where ${isolate(threadName(thread))} begins.`;
     byId('top-text').textContent = words;
     this.#scroller.classList.toggle('bare', thread.loaded && thread.messages.length === 0 && this.#haus.pending(thread.id).length === 0);
     byId('top-retry').hidden = !this.#olderFailed;
   }
 
   #typing(thread) {
-    const names = this.#haus.typists(thread.id).map((id) => this.#haus.people.get(id)?.displayName).filter(Boolean);
+    const names = this.#haus.typists(thread.id).map((id) => this.#haus.people.get(id)?.displayName).filter(Boolean).map(isolate);
     byId('typing').hidden = names.length === 0;
     byId('typing-text').textContent = names.length > 2 ? 'Several people are typing' : `${names.join(' and ')} ${names.length > 1 ? 'are' : 'is'} typing`;
   }

@@ -40,6 +40,9 @@ export function listTime(at) {
 /** What a thread is called by those in it. */
 export const threadName = ({ row }) => row.peer?.displayName ?? row.name ?? 'Conversation';
 
+/** A name inside a sentence, whatever direction either is written in (Unicode: first strong isolate). */
+export const isolate = (name) => `\u2068${name}\u2069`;
+
 export function initials(name) {
   const words = (name ?? '').replace(/^House of (the )?/i, '').split(/[\s-]+/).filter((word) => /^[\p{L}\p{N}]/u.test(word));
   return [...(words[0] ?? '?')][0] + ([...(words[1] ?? '')][0] ?? '');

@@ -1,6 +1,6 @@
 // The list of conversations: names, last messages, unread counts. Reads the client; changes nothing but its own elements.
 
-import { listTime, paintAvatar, systemText, threadName } from './format.js';
+import { isolate, listTime, paintAvatar, systemText, threadName } from './format.js';
 import { once } from './frame.js';
 import { errorText } from './words.js';
 
@@ -89,7 +89,7 @@ export class ThreadList {
     const name = threadName(thread);
     const last = thread.last;
     const waiting = this.#haus.pending(thread.id).filter(({ state }) => state !== 'sent').at(-1);
-    const text = waiting ? `${waiting.state === 'failed' ? 'Not sent' : 'You'}: ${waiting.body.content}`
+    const text = waiting ? `${waiting.state === 'failed' ? 'Not sent' : 'You'}: ${isolate(waiting.body.content)}`
       : last ? this.#lastText(thread, last) : thread.row.no === 0 ? 'Nobody has walked yet' : '';
     const shown = JSON.stringify([name, text, thread.unread, thread.row.lastMessageAt, thread.id === this.#current, new Date().getDate()]);
     const anchor = item.firstElementChild;
@@ -123,8 +123,8 @@ export class ThreadList {
     const own = message.senderId === this.#haus.profile?.id;
     const sender = own ? 'You' : this.#haus.people.get(message.senderId)?.displayName;
     const text = message.type === 'SYSTEM' ? systemText(message.content) : (message.content ?? 'Attachment');
-    if (message.type === 'SYSTEM') return sender ? `${sender} ${text}` : text;
-    return own || (thread.row.type !== 'DIRECT' && sender) ? `${sender}: ${text}` : text;
+    if (message.type === 'SYSTEM') return sender ? `${isolate(sender)} ${text}` : text;
+    return own || (thread.row.type !== 'DIRECT' && sender) ? `${isolate(sender)}: ${isolate(text)}` : text;
   }
 
   #arrows(event) {

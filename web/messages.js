@@ -4,7 +4,7 @@
 // However many messages a thread holds, a few are elements. The window follows the newest, or stands where somebody reads
 // and moves with them (`earlier`, `later`).
 
-import { clockTime, dayKey, dayName, hue, onlyEmoji, paintAvatar, systemText } from './format.js';
+import { clockTime, dayKey, dayName, hue, isolate, onlyEmoji, paintAvatar, systemText } from './format.js';
 import { fillText } from './links.js';
 import { failureText } from './words.js';
 
@@ -158,7 +158,7 @@ export class MessageView {
     if (row.kind === 'message') this.#fill(element, row);
     else {
       element.className = row.kind;
-      element.textContent = row.kind === 'system' ? `${row.name} ${row.text}`.trim() : row.text;
+      element.textContent = row.kind === 'system' ? `${isolate(row.name)} ${row.text}`.trim() : row.text;
     }
     if (!held && !first && row.kind === 'message' && row.last) element.classList.add('arriving');
     this.#elements.set(row.key, { element, shown });

@@ -28,6 +28,11 @@ export class Drafts {
     for (const [key, { text }] of good) this.#texts.set(key.slice(this.#prefix.length), text);
   }
 
+  /** In how many threads something is begun. */
+  get size() {
+    return this.#texts.size;
+  }
+
   /** The draft of a thread, '' if there is none. */
   get(threadId) {
     return this.#texts.get(threadId) ?? '';

@@ -180,6 +180,11 @@ export class Haus extends Emitter {
     return this.#queue.unanswered;
   }
 
+  /** In how many conversations something is begun and not sent. A log-out forgets it. */
+  get drafts() {
+    return this.#drafts.size;
+  }
+
   /**
    * Queues a message; it goes out as soon as it can.
    * @returns {import('./queue.js').Pending}

@@ -158,6 +158,26 @@ async function group(page) {
   step('a group is made, its members are seen and removed, and it is left');
 }
 
+// Names and texts that are written from right to left, among words that are not.
+async function directions(page, other, id) {
+  const hebrew = 'שלום, נתראה ב־8';
+  await page.click(`[data-thread-id="${id}"]`);
+  await page.until('the composer', shown('[data-test=composer]'));
+  await page.value(`document.getElementById('composer').focus()`);
+  await insert(page, hebrew);
+  const direction = (expression) => `getComputedStyle(${expression}).direction`;
+  check(await page.value(`${direction(`document.getElementById('composer')`)} === 'rtl'`), 'the composer does not follow what is written');
+  await enterKey(page);
+  const bubble = `[...document.querySelectorAll('.bubble')].find((one) => one.textContent.includes(${text(hebrew)}))`;
+  for (const one of [page, other]) {
+    await one.until('the message', `!!${bubble}`);
+    check(await one.value(`${direction(bubble)} === 'rtl'`), 'a message from right to left is laid out left to right');
+  }
+  check(await page.value(`${direction(`document.querySelector('.message-name, #title')`)} === 'ltr'`), 'what is from left to right is not');
+  await page.value(`location.hash = '#/'`);
+  step('what is written from right to left is shown so');
+}
+
 async function profile(page) {
   await tabTo(page, '[data-test=profile-open]');
   await enterKey(page);
@@ -184,6 +204,8 @@ async function drafts(page, id) {
   await page.call('Network.enable');
   await page.call('Network.emulateNetworkConditions', { offline: false, latency: 3_000, downloadThroughput: -1, uploadThroughput: -1 });
   await page.click('.me [data-test=logout]');
+  await page.until('a question, as a draft would be lost', `document.getElementById('leave').open && document.getElementById('leave-text').textContent.startsWith('You have begun to write in a conversation.')`);
+  await page.click('#leave [value=leave]');
   await page.until('the door', shown('[data-test=login-submit]'), 2_000);
   await page.call('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
   // The other person, in the same browser, in the same conversation.
@@ -205,6 +227,7 @@ await run(Chromium, async (browser) => {
   await tooLong(page, id);
   await group(page);
   await profile(page);
+  await directions(page, other, id);
   await page.size(...PHONE);
   await page.value(`location.hash = '#/'`);
   await drafts(page, id);
