@@ -11,8 +11,9 @@ use crate::protocol::types::Profile;
 /// People looked at for one search, in no order; whoever has a common name is found by more of it.
 const CANDIDATES: i64 = 500;
 
-/// Bytes of a [`Place`], more than any name makes.
-const PLACE_BYTES_MAX: usize = 1024;
+/// Bytes of a [`Place`]: a name of 80 characters, each taken apart into 33 bytes at most (U+FDFA), and what tells it from
+/// another's.
+const PLACE_BYTES_MAX: usize = 80 * 33 + 64;
 
 /// A place in the order of a search, by name and id: it is one whatever has changed since.
 #[derive(Debug, PartialEq, Eq)]

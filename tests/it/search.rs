@@ -143,6 +143,17 @@ async fn names_are_found_without_their_accents() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_name_ends_no_search() {
+    let cluster = cluster(1, &["--limits=off"]).await;
+    let [me, long, after] = cluster.persons().await;
+    // The character that compatibility takes apart into the most: eighteen, with 33 bytes.
+    rename(&cluster, &long, &format!("wix {}", "\u{fdfa}".repeat(76))).await;
+    rename(&cluster, &after, "wix ﷻ").await;
+    rename(&cluster, &me, "wix 한").await;
+    assert_eq!(found(&cluster, &me, "wix", 1).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_a_search_go_on_where_they_were_whatever_happens_to_the_last_one_shown() {
     let cluster = cluster(1, &["--limits=off"]).await;
     let people: [Person; 6] = cluster.persons().await;
