@@ -13,6 +13,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 
 import { Chromium } from './chromium.mjs';
+import { DESKTOP, PHONE, SETTLE_MS, check, copies, enter, login, once, pause, say, shown, state, step, text, uncomplaining } from './steps.mjs';
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -26,22 +27,9 @@ if (!passwordB) {
 
 /** The server may take so long to come back, and the page to notice, milliseconds. */
 const RECONNECT_MS = 60_000;
-/** A message that came twice would do so within this, milliseconds. */
-const SETTLE_MS = 1_500;
 
-const state = `document.querySelector('[data-test=connection]').dataset.state`;
-const text = (value) => JSON.stringify(value);
-const copies = (words) => `[...document.querySelectorAll('[data-test=message]')].filter((m) => m.textContent.includes(${text(words)}))`;
 const unreadOf = (id) => `[...document.querySelectorAll('[data-test=thread]')].filter((t) => t.dataset.threadId === ${text(id)})
   .map((t) => t.querySelector('[data-test=thread-unread]')).map((u) => u.hidden ? 0 : Number(u.textContent))[0]`;
-
-async function login(page, email, password) {
-  await page.type('[data-test=login-email]', email);
-  await page.type('[data-test=login-password]', password);
-  await page.click('[data-test=login-submit]');
-  await page.until('the page to be live after login', `${state} === 'live'`);
-  await page.until('the list of threads', `document.querySelectorAll('[data-test=thread]').length > 0`);
-}
 
 /** A thread that both are in and may write in; a direct one if there is one. */
 async function shared(a, b) {
@@ -52,22 +40,6 @@ async function shared(a, b) {
   const found = both.find(([, type]) => type === 'DIRECT') ?? both[0];
   if (!found) throw new Error('the two have no thread in common');
   return found[0];
-}
-
-async function enter(page, id) {
-  await page.click(`[data-test=thread][data-thread-id="${id}"]`);
-  await page.until('the conversation', `location.hash === '#/t/${id}' && document.getElementById('composer').getClientRects().length > 0`);
-}
-
-async function say(page, words) {
-  await page.type('[data-test=composer]', words);
-  await page.click('[data-test=send]');
-}
-
-async function once(page, words, patienceMs) {
-  await page.until(`"${words}" to arrive`, `${copies(words)}.length > 0`, patienceMs);
-  const count = await page.value(`${copies(words)}.length`);
-  if (count !== 1) throw new Error(`${page.name}: "${words}" is there ${count} times`);
 }
 
 function restart(command) {
@@ -96,20 +68,18 @@ async function shoot(page, name, size) {
   await page.screenshot(path.join(options.screenshots, `${name}.png`));
 }
 
-const DESKTOP = [1280, 800];
-const PHONE = [390, 844, { mobile: true }];
 const run = Math.random().toString(36).slice(2, 8);
-const step = (what) => console.log(`ok ${what}`);
 
 async function scenario(browser) {
   const a = await browser.open(baseUrl, 'A');
   const b = await browser.open(baseUrl, 'B');
-  await a.until('the login form', `!!document.querySelector('[data-test=login-submit]')?.getClientRects().length`);
+  await a.until('the login form', shown('[data-test=login-submit]'));
   await shoot(a, 'login', DESKTOP);
   await shoot(a, 'login-phone', PHONE);
   await a.size(...DESKTOP);
   await login(a, emailA, passwordA);
   await login(b, emailB, passwordB);
+  for (const page of [a, b]) await page.until('the list of threads', shown('[data-test=thread]'));
   step('both are logged in and live');
 
   const id = options.thread ?? (await shared(a, b));
@@ -133,7 +103,7 @@ async function scenario(browser) {
   await say(b, markup);
   await once(a, markup);
   const ran = await a.value(`document.querySelectorAll('[data-test=message] :is(img, b)').length > 0 || document.title === 'run'`);
-  if (ran) throw new Error('A: a message was read as markup');
+  check(!ran, 'A: a message was read as markup');
   step('a message is text, whatever is in it');
   await shoot(a, 'conversation', DESKTOP);
   await shoot(a, 'conversation-dark', [...DESKTOP, { dark: true }]);
@@ -156,7 +126,7 @@ async function scenario(browser) {
   await a.until('the message to be sent', `${copies(`during the outage ${run}`)}[0]?.dataset.state === 'sent'`);
   await say(b, `after it from B ${run}`);
   await once(a, `after it from B ${run}`);
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  await pause(SETTLE_MS);
   const all = [`first from A ${run}`, `answer from B ${run}`, `during the outage ${run}`, `after it from B ${run}`];
   for (const page of [a, b]) for (const words of all) await once(page, words);
   step('what was written in the outage arrived once, and nothing came twice');
@@ -165,13 +135,11 @@ async function scenario(browser) {
   await a.until('the page to be live after a reload', `document.querySelector('[data-test=connection]') && ${state} === 'live'`);
   for (const words of all) await once(a, words);
   const order = await a.value(`[...document.querySelectorAll('[data-test=message]')].map((m) => Number(m.dataset.no))`);
-  if (order.some((no, i) => i > 0 && no !== order[i - 1] + 1)) throw new Error(`A: messages are not in unbroken order: ${order}`);
+  check(order.every((no, i) => i === 0 || no === order[i - 1] + 1), `A: messages are not in unbroken order: ${order}`);
   step('a reload shows the same, in order, without another login');
   await shoot(a, 'after', DESKTOP);
 
-  const complaints = [a, b].flatMap((page) => page.complaints.map((complaint) => `${page.name}: ${complaint}`));
-  if (complaints.length > 0) throw new Error(`the page complained:\n${complaints.join('\n')}`);
-  step('no page error and nothing refused by the content security policy');
+  uncomplaining(a, b);
 }
 
 if (options.screenshots) await mkdir(options.screenshots, { recursive: true });

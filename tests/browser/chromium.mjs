@@ -12,8 +12,8 @@ const FLAGS = [
   '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding', '--remote-debugging-pipe',
 ];
 
-/** A call or a condition that takes longer than this has failed, milliseconds. */
-const PATIENCE_MS = 20_000;
+/** A call or a condition that takes longer than this has failed, milliseconds: long, as a busy machine is no fault. */
+const PATIENCE_MS = 60_000;
 const POLL_MS = 40;
 
 export class Chromium {
@@ -138,15 +138,22 @@ export class Page {
     }
   }
 
-  /** A real click in the middle of the element. */
+  /**
+   * A real click in the middle of the element, once it stands still with nothing over it. Should the page move between the
+   * look and the click, the click is kept from what it would have hit, and made again.
+   */
   async click(selector) {
-    const found = `document.querySelector(${JSON.stringify(selector)})`;
-    await this.until(`${selector} to click`, `(() => { const e = ${found}; return !!e && !e.disabled && e.getClientRects().length > 0; })()`);
-    const { x, y } = await this.value(`(() => { const e = ${found}; e.scrollIntoView({ block: 'nearest' });
-      const r = e.getBoundingClientRect(); return { x: r.x + r.width / 2, y: r.y + r.height / 2 }; })()`);
-    for (const type of ['mousePressed', 'mouseReleased']) {
-      await this.call('Input.dispatchMouseEvent', { type, x, y, button: 'left', clickCount: 1 });
-    }
+    const words = JSON.stringify(selector);
+    const endsAt = Date.now() + PATIENCE_MS;
+    do {
+      const { x, y } = await this.until(`${selector} to click`, `(${standing})(${words})`);
+      await this.value(`(${guard})(${words})`);
+      for (const type of ['mousePressed', 'mouseReleased']) {
+        await this.call('Input.dispatchMouseEvent', { type, x, y, button: 'left', clickCount: 1 });
+      }
+      if (await this.value('globalThis.clickGuard?.() ?? true')) return;
+    } while (Date.now() < endsAt);
+    throw new Error(`${this.name}: ${selector} moves away from every click`);
   }
 
   /** Clicks a field and types into it. */
@@ -171,4 +178,42 @@ export class Page {
     const { data } = await this.call('Page.captureScreenshot', { format: 'png' });
     await writeFile(file, Buffer.from(data, 'base64'));
   }
+}
+
+// Run in the page.
+
+/** Where to click an element: null while it is not there, moves, or has something over it. */
+async function standing(selector) {
+  const element = document.querySelector(selector);
+  if (!element || element.disabled || element.getClientRects().length === 0) return null;
+  element.scrollIntoView({ block: 'nearest' });
+  const rectangle = () => JSON.stringify(element.getBoundingClientRect());
+  const before = rectangle();
+  // Two frames; a page that is not painted has none.
+  await new Promise((done) => {
+    requestAnimationFrame(() => requestAnimationFrame(done));
+    setTimeout(done, 100);
+  });
+  const { x, y, width, height } = element.getBoundingClientRect();
+  const middle = { x: x + width / 2, y: y + height / 2 };
+  return rectangle() === before && element.contains(document.elementFromPoint(middle.x, middle.y)) ? middle : null;
+}
+
+/** Lets one click through to the element alone; `clickGuard()` ends it and tells whether the click was there. */
+function guard(selector) {
+  const types = ['pointerdown', 'mousedown', 'pointerup', 'mouseup', 'click'];
+  let hit = false;
+  const look = (event) => {
+    const right = document.querySelector(selector)?.contains(event.target) ?? false;
+    if (event.type === 'click') hit = right;
+    if (right) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  for (const type of types) addEventListener(type, look, { capture: true });
+  globalThis.clickGuard = () => {
+    for (const type of types) removeEventListener(type, look, { capture: true });
+    delete globalThis.clickGuard;
+    return hit;
+  };
 }

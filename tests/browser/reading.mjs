@@ -3,11 +3,10 @@
 //
 //   node tests/browser/reading.mjs URL E-MAIL-A PASSWORD-A E-MAIL-B PASSWORD-B [--messages N]
 
-import { randomUUID } from 'node:crypto';
 import { parseArgs } from 'node:util';
 
 import { Chromium } from './chromium.mjs';
-import { DESKTOP, PHONE, check, copies, enter, insert, login, once, run, say, shown, state, step, uncomplaining } from './steps.mjs';
+import { DESKTOP, PHONE, check, copies, enter, insert, login, once, rest as restAt, run, say, shown, state, step, uncomplaining } from './steps.mjs';
 
 const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { messages: { type: 'string', default: '700' } } });
 const [url, emailA, passwordA, emailB, passwordB] = positionals;
@@ -15,15 +14,9 @@ const MESSAGES = Number(options.messages);
 /** Messages that may be elements at a time. */
 const MOST = 200;
 /** Sends under way at a time. */
-const LANES = 24;
+const LANES = 12;
+const rest = (...call) => restAt(url, ...call);
 const tag = Math.random().toString(36).slice(2, 8);
-
-async function rest(method, path, body, token, key) {
-  const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }), ...(key && { 'idempotency-key': key }) };
-  const answer = await fetch(url + path, { method, headers, body: body && JSON.stringify(body) });
-  check(answer.ok, `${method} ${path}: ${answer.status} ${await answer.clone().text()}`);
-  return answer.json();
-}
 
 /** Many messages of B at once, numbered. */
 async function flood(token, threadId, words) {
@@ -31,7 +24,7 @@ async function flood(token, threadId, words) {
   await Promise.all(Array.from({ length: LANES }, async () => {
     while (next < MESSAGES) {
       const content = `${words} ${next += 1}`;
-      await rest('POST', `/v1/threads/${threadId}/messages`, { content }, token, randomUUID());
+      await rest('POST', `/v1/threads/${threadId}/messages`, { content }, token);
     }
   }));
 }
