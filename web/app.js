@@ -14,6 +14,7 @@ import { everyDay, once } from './frame.js';
 import { ThreadList } from './list.js';
 import { Members } from './members.js';
 import { Profile } from './profile.js';
+import { setText } from './stay.js';
 import { Strip } from './strip.js';
 import { errorText } from './words.js';
 
@@ -31,7 +32,7 @@ const profile = new Profile(haus, (changed) => {
   self();
   conversation.refresh();
 });
-new Strip(haus);
+new Strip(haus, () => (conversation.id === null ? list.focus(null) : conversation.focus()));
 
 let signedIn = false;
 
@@ -56,7 +57,7 @@ function showLogin(message = '') {
 function self() {
   if (!signedIn || haus.profile === null) return;
   const { id, displayName, status } = { ...haus.profile, ...haus.people.get(haus.profile.id) };
-  byId('me-name').textContent = displayName;
+  setText(byId('me-name'), displayName);
   paintAvatar(byId('me-avatar'), id, displayName, true);
   byId('standing').hidden = status !== 'PENDING';
 }
@@ -83,7 +84,7 @@ function title() {
   if (!signedIn) return;
   const unread = haus.threads().reduce((sum, thread) => sum + thread.unread, 0);
   const open = conversation.id ? haus.thread(conversation.id) : null;
-  document.title = `${unread > 0 ? `(${unread}) ` : ''}${open ? `${threadName(open)} · ` : ''}${TITLE}`;
+  document.title = `${unread > 0 ? `(${unread}) ` : ''}${open ? `${isolate(threadName(open))} · ` : ''}${TITLE}`;
 }
 
 addEventListener('hashchange', route);
@@ -102,17 +103,17 @@ byId('profile-open').addEventListener('click', () => profile.open());
 
 // The way out
 
-// What a person has written and nobody has got goes with the session: asked for first.
 function askToLeave() {
-  const lost = [];
-  const { unanswered, drafts } = haus;
-  if (unanswered > 0) lost.push(unanswered === 1 ? 'One message has not been sent yet.' : `${unanswered} messages have not been sent yet.`);
-  if (drafts > 0) lost.push(drafts === 1 ? 'You have begun to write in a conversation.' : `You have begun to write in ${drafts} conversations.`);
-  if (lost.length === 0) {
+  const { messages, drafts } = haus.unsent;
+  if (messages + drafts === 0) {
     leave();
     return;
   }
-  byId('leave-text').textContent = `${lost.join(' ')} ${unanswered + drafts === 1 ? 'It' : 'All of it'} will be lost.`;
+  const lost = [
+    messages === 0 ? '' : messages === 1 ? 'one message that has not been sent' : `${messages} messages that have not been sent`,
+    drafts === 0 ? '' : drafts === 1 ? 'one draft' : `${drafts} drafts`,
+  ];
+  byId('leave-text').textContent = `Logging out deletes ${lost.filter(Boolean).join(' and ')}.`;
   byId('leave').returnValue = 'stay';
   byId('leave').showModal();
 }

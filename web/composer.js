@@ -1,6 +1,7 @@
 // Where one writes: the field, what is left of its length, and the draft of each conversation. What is written goes to the
 // client's queue; nothing is sent here.
 
+import { hide } from './stay.js';
 import { errorText } from './words.js';
 
 /** Left so many characters, the count shows. */
@@ -48,13 +49,9 @@ export class Composer {
 
   /** Closed with a reason, or open to write. */
   close(reason) {
-    this.#form.hidden = reason !== '';
+    hide(this.#form, reason !== '', byId('title'));
     byId('closed').hidden = reason === '';
     byId('closed').textContent = reason;
-  }
-
-  set placeholder(text) {
-    this.#field.placeholder = text;
   }
 
   get open() {

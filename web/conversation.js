@@ -4,6 +4,7 @@ import { Composer } from './composer.js';
 import { isolate, paintAvatar, threadName } from './format.js';
 import { once } from './frame.js';
 import { MessageView } from './messages.js';
+import { hide, setText } from './stay.js';
 
 /** Nearer to the end than this counts as at the end, pixels. */
 const AT_END_PX = 60;
@@ -37,7 +38,7 @@ export class Conversation {
 
   constructor(haus) {
     this.#haus = haus;
-    this.#view = new MessageView(haus);
+    this.#view = new MessageView(haus, () => this.focus());
     this.#composer = new Composer(haus, () => {
       this.#freshAfter = null;
       this.#toEnd();
@@ -122,8 +123,8 @@ export class Conversation {
   }
 
   #gone() {
-    this.#section.hidden = true;
     byId('gone').hidden = false;
+    hide(this.#section, true, byId('gone-title'));
     this.#view.clear();
   }
 
@@ -153,6 +154,7 @@ export class Conversation {
         this.#typing(thread);
         this.#top(thread);
       });
+      this.#haus.reading(thread.id, this.#view.from);
       this.#jumpState();
       if (!this.#atEnd && this.#toCome < NEAR_PX && this.#view.later(thread)) this.#draw();
     } else this.#top(thread);
@@ -175,19 +177,20 @@ export class Conversation {
 
   #head(thread) {
     const { row, id } = thread;
+    // Asks for it where it has grown old.
+    this.#haus.people.get(row.peer?.id);
     const name = threadName(thread);
-    byId('title').textContent = name;
+    setText(byId('title'), name);
     paintAvatar(byId('title-avatar'), row.peer?.id ?? id, name, row.type === 'DIRECT');
     const kind = { DIRECT: 'Just the two of you', HOUSE: 'House', ANNOUNCE: 'Announcements' }[row.type];
-    byId('subtitle').textContent = row.type === 'DIRECT' ? kind : [kind, this.#memberNames(thread)].filter(Boolean).join(' · ');
+    setText(byId('subtitle'), row.type === 'DIRECT' ? kind : [kind, this.#memberNames(thread)].filter(Boolean).join(' · '));
     byId('members-open').hidden = false;
     this.#composer.close(row.isArchived ? 'This conversation is closed.' : row.canSend ? '' : 'Only moderators write here.');
-    this.#composer.placeholder = row.type === 'DIRECT' ? `Say something to ${isolate(name)}` : 'Say something';
   }
 
   #memberNames({ members, row, selfId }) {
-    const names = [...members.values()].filter(({ profileId }) => profileId !== selfId).map(({ displayName }) => displayName).filter(Boolean).map(isolate);
-    const shown = names.slice(0, NAMES_SHOWN);
+    const others = [...members.values()].filter(({ profileId }) => profileId !== selfId).slice(0, NAMES_SHOWN);
+    const shown = others.map(({ profileId, displayName }) => this.#haus.people.get(profileId)?.displayName ?? displayName).filter(Boolean).map(isolate);
     const rest = row.memberCount - 1 - shown.length;
     if (shown.length === 0) return row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
     return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ');
@@ -200,9 +203,9 @@ export class Conversation {
       : thread.messages.length === 0 ? 'Nobody has walked yet. Open the floor.'
       : thread.row.type === 'DIRECT' ? `This is the beginning of your conversation with ${isolate(threadName(thread))}.`
       : `This is where ${isolate(threadName(thread))} begins.`;
-    byId('top-text').textContent = words;
+    setText(byId('top-text'), words);
     this.#scroller.classList.toggle('bare', thread.loaded && thread.messages.length === 0 && this.#haus.pending(thread.id).length === 0);
-    byId('top-retry').hidden = !this.#olderFailed;
+    hide(byId('top-retry'), !this.#olderFailed, this.#scroller);
   }
 
   #typing(thread) {
@@ -255,6 +258,7 @@ export class Conversation {
     if (moved) this.#draw();
     this.#atEnd = toCome < AT_END_PX && !moved;
     this.#view.follow(this.#atEnd);
+    if (this.#id !== null) this.#haus.reading(this.#id, this.#view.from);
     if (this.#atEnd) {
       this.#missed = 0;
       this.#read();
@@ -278,7 +282,7 @@ export class Conversation {
   }
 
   #jumpState() {
-    this.#jump.hidden = this.#atEnd;
+    hide(this.#jump, this.#atEnd, this.#scroller);
     this.#jump.classList.toggle('has-new', this.#missed > 0);
     byId('jump-text').textContent = this.#missed > 0 ? `${this.#missed} new` : 'Latest';
   }

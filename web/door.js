@@ -1,5 +1,6 @@
 // The door: log in, or make an account where this deployment lets people do so by themselves.
 
+import { hide } from './stay.js';
 import { errorText } from './words.js';
 
 const byId = (id) => document.getElementById(id);
@@ -63,7 +64,7 @@ export class Door {
     const answer = await fetch('/v1/system-settings', { signal: AbortSignal.timeout(10_000) })
       .then((response) => (response.ok ? response.json() : null)).catch(() => null);
     const mode = answer?.items?.find(({ key }) => key === 'registration.mode')?.value;
-    byId('to-register').hidden = mode === 'closed';
+    hide(byId('to-register'), mode === 'closed', byId('login-email'));
     byId('register-closed').hidden = mode !== 'closed';
   }
 

@@ -1,7 +1,8 @@
 // Finding people: to start a conversation with one or several, or to let them into one.
 
-import { paintAvatar } from './format.js';
+import { isolate, paintAvatar } from './format.js';
 import { composing } from './composer.js';
+import { arrange, hide, remove, setText } from './stay.js';
 import { errorText } from './words.js';
 
 /** After the last key, milliseconds. */
@@ -17,6 +18,7 @@ export class Find {
   #dialog = byId('find');
   #field = byId('find-input');
   #results = byId('find-results');
+  #items = new Map();
   #chosen = new Map();
   #into = null;
   #timer = null;
@@ -49,7 +51,7 @@ export class Find {
     byId('find-form').reset();
     byId('find-title').textContent = into === null ? 'Start a conversation' : 'Add people';
     this.#say('Type the first letters of a name.');
-    this.#results.replaceChildren();
+    this.#show([]);
     this.#paint();
     byId('find-error').textContent = '';
     this.#dialog.showModal();
@@ -61,7 +63,7 @@ export class Find {
     this.#asked += 1;
     const mine = this.#asked;
     if (words === '') {
-      this.#results.replaceChildren();
+      this.#show([]);
       this.#say('Type the first letters of a name.');
       return;
     }
@@ -71,11 +73,11 @@ export class Find {
       if (mine !== this.#asked) return;
       const there = new Set(this.#into === null ? [] : this.#into.members.keys());
       const found = items.filter(({ id }) => id !== this.#haus.profile?.id && !there.has(id));
-      this.#results.replaceChildren(...found.map((profile) => this.#result(profile)));
+      this.#show(found);
       this.#say(found.length > 0 ? `${found.length} found` : items.length > 0 ? 'Nobody else by that name.' : 'Nobody by that name.');
     } catch (error) {
       if (mine !== this.#asked) return;
-      this.#results.replaceChildren();
+      this.#show([]);
       this.#say(errorText(error));
     }
   }
@@ -84,14 +86,24 @@ export class Find {
     byId('find-status').textContent = words;
   }
 
+  // Who was found before and is found again stays, with the focus: an answer may come while somebody walks in the list.
+  #show(found) {
+    const ids = new Set(found.map(({ id }) => id));
+    const gone = [...this.#items].filter(([id]) => !ids.has(id));
+    for (const [id] of gone) this.#items.delete(id);
+    arrange(this.#results, found.map((profile) => this.#result(profile)));
+    remove(gone.map(([, item]) => item), this.#field);
+  }
+
   #result(profile) {
-    const item = byId('person-template').content.firstElementChild.cloneNode(true);
+    const item = this.#items.get(profile.id) ?? byId('person-template').content.firstElementChild.cloneNode(true);
+    this.#items.set(profile.id, item);
     const button = item.querySelector('button');
     button.dataset.profileId = profile.id;
     button.profile = profile;
     paintAvatar(item.querySelector('.avatar'), profile.id, profile.displayName, true);
-    item.querySelector('.person-name').textContent = profile.displayName;
-    item.querySelector('.person-more').textContent = [profile.ballroomName, profile.pronouns].filter(Boolean).join(' · ');
+    setText(item.querySelector('.person-name bdi'), profile.displayName);
+    setText(item.querySelector('.person-more'), [profile.ballroomName, profile.pronouns].filter(Boolean).map(isolate).join(' · '));
     button.setAttribute('aria-pressed', String(this.#chosen.has(profile.id)));
     return item;
   }
@@ -119,13 +131,13 @@ export class Find {
       const button = document.createElement('button');
       button.type = 'button';
       button.dataset.profileId = id;
-      button.textContent = displayName;
-      button.setAttribute('aria-label', `Take ${displayName} out`);
+      button.append(Object.assign(document.createElement('bdi'), { textContent: displayName }));
+      button.setAttribute('aria-label', `Take ${isolate(displayName)} out`);
       item.append(button);
       return item;
     }));
     const several = this.#into === null && this.#chosen.size > 1;
-    byId('find-name-row').hidden = !several;
+    hide(byId('find-name-row'), !several, this.#field);
     byId('find-go').textContent = this.#into !== null ? 'Add' : several ? 'Start group' : 'Start';
   }
 

@@ -1,5 +1,7 @@
 // Words and small pieces of the page: times, names, colours. Pure, except that it makes DOM nodes.
 
+import { setText } from './stay.js';
+
 const time = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const weekday = new Intl.DateTimeFormat(undefined, { weekday: 'long' });
 const weekdayShort = new Intl.DateTimeFormat(undefined, { weekday: 'short' });
@@ -37,11 +39,11 @@ export function listTime(at) {
   return ago < 7 ? weekdayShort.format(new Date(at)) : short.format(new Date(at));
 }
 
+/** A name, or somebody's words, inside a sentence of ours: neither turns the other's direction (Unicode UAX #9, FSI and PDI). */
+export const isolate = (words) => `\u2068${words}\u2069`;
+
 /** What a thread is called by those in it. */
 export const threadName = ({ row }) => row.peer?.displayName ?? row.name ?? 'Conversation';
-
-/** A name inside a sentence, whatever direction either is written in (Unicode: first strong isolate). */
-export const isolate = (name) => `\u2068${name}\u2069`;
 
 export function initials(name) {
   const words = (name ?? '').replace(/^House of (the )?/i, '').split(/[\s-]+/).filter((word) => /^[\p{L}\p{N}]/u.test(word));
@@ -58,7 +60,7 @@ export function hue(id, name = '') {
 }
 
 export function paintAvatar(element, id, name, isPerson) {
-  element.textContent = initials(name);
+  setText(element, initials(name));
   element.dataset.hue = hue(id, name);
   element.classList.toggle('person', isPerson);
 }

@@ -2,7 +2,11 @@
 
 import { isolate, listTime, paintAvatar, systemText, threadName } from './format.js';
 import { once } from './frame.js';
+import { arrange, hide, remove, setText } from './stay.js';
 import { errorText } from './words.js';
+
+/** Of so many at the top a name that was changed is noticed while the list stands there; of others when they are opened. */
+const NAMED = 30;
 
 export class ThreadList {
   #haus;
@@ -55,18 +59,19 @@ export class ThreadList {
     const threads = this.#haus.threads();
     const present = new Set(threads.map(({ id }) => id));
     for (const [id, item] of this.#items) if (!present.has(id)) this.#drop(id, item);
-    threads.forEach((thread, index) => {
+    arrange(this.#list, threads.map((thread, index) => {
+      if (index < NAMED) this.#haus.people.get(thread.row.peer?.id);
       const item = this.#items.get(thread.id) ?? this.#make(thread);
       this.#fill(item, thread);
-      if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
-    });
+      return item;
+    }));
     if (this.#focusWanted && threads.length > 0) {
       // Unless the person has gone elsewhere meanwhile.
       if (document.activeElement === document.getElementById('threads-title')) this.focus(null);
       this.#focusWanted = false;
     }
     this.#empty.hidden = threads.length > 0 || this.#haus.state === 'offline';
-    this.#more.hidden = !this.#haus.hasMoreThreads;
+    hide(this.#more, !this.#haus.hasMoreThreads, () => this.#list.lastElementChild?.firstElementChild.focus());
   }
 
   #make(thread) {
@@ -81,17 +86,18 @@ export class ThreadList {
 
   #drop(id, item) {
     this.#seen.unobserve(item.firstElementChild);
-    item.remove();
     this.#items.delete(id);
+    const beside = item.nextElementSibling ?? item.previousElementSibling;
+    remove([item], beside?.firstElementChild ?? document.getElementById('threads-title'));
   }
 
   #fill(item, thread) {
     const name = threadName(thread);
     const last = thread.last;
     const waiting = this.#haus.pending(thread.id).filter(({ state }) => state !== 'sent').at(-1);
-    const text = waiting ? `${waiting.state === 'failed' ? 'Not sent' : 'You'}: ${isolate(waiting.body.content)}`
-      : last ? this.#lastText(thread, last) : thread.row.no === 0 ? 'Nobody has walked yet' : '';
-    const shown = JSON.stringify([name, text, thread.unread, thread.row.lastMessageAt, thread.id === this.#current, new Date().getDate()]);
+    const [who, text] = waiting ? [waiting.state === 'failed' ? 'Not sent' : 'You', waiting.body.content]
+      : last ? this.#lastText(thread, last) : ['', thread.row.no === 0 ? 'Nobody has walked yet' : ''];
+    const shown = JSON.stringify([name, who, text, thread.unread, thread.row.lastMessageAt, thread.id === this.#current, new Date().getDate()]);
     const anchor = item.firstElementChild;
     if (item.dataset.shown === shown) return;
     item.dataset.shown = shown;
@@ -100,8 +106,10 @@ export class ThreadList {
     if (thread.id === this.#current) anchor.setAttribute('aria-current', 'page');
     else anchor.removeAttribute('aria-current');
     paintAvatar(anchor.querySelector('.avatar'), thread.row.peer?.id ?? thread.id, name, thread.row.type === 'DIRECT');
-    anchor.querySelector('.thread-name').textContent = name;
-    anchor.querySelector('.thread-last').textContent = text;
+    setText(anchor.querySelector('.thread-name'), name);
+    anchor.querySelector('.thread-who').hidden = who === '';
+    setText(anchor.querySelector('.thread-who bdi'), who);
+    setText(anchor.querySelector('.thread-text'), text);
     const time = anchor.querySelector('.thread-time');
     time.textContent = listTime(thread.row.lastMessageAt);
     if (thread.row.lastMessageAt) time.dateTime = thread.row.lastMessageAt;
@@ -118,13 +126,14 @@ export class ThreadList {
     if (bottom > 0 && top < innerHeight) this.#haus.preview(anchor.dataset.threadId);
   }
 
+  // Who says it, where that is told, and what.
   #lastText(thread, message) {
-    if (message.isDeleted) return 'Message deleted';
+    if (message.isDeleted) return ['', 'Message deleted'];
     const own = message.senderId === this.#haus.profile?.id;
     const sender = own ? 'You' : this.#haus.people.get(message.senderId)?.displayName;
     const text = message.type === 'SYSTEM' ? systemText(message.content) : (message.content ?? 'Attachment');
-    if (message.type === 'SYSTEM') return sender ? `${isolate(sender)} ${text}` : text;
-    return own || (thread.row.type !== 'DIRECT' && sender) ? `${isolate(sender)}: ${isolate(text)}` : text;
+    if (message.type === 'SYSTEM') return ['', sender ? `${isolate(sender)} ${text}` : text];
+    return [own || (thread.row.type !== 'DIRECT' && sender) ? sender : '', text];
   }
 
   #arrows(event) {

@@ -1,6 +1,7 @@
 // Who is in a conversation: the list, adding and removing for its admins, leaving.
 
-import { paintAvatar, threadName } from './format.js';
+import { isolate, paintAvatar, threadName } from './format.js';
+import { arrange, hide, remove, setText } from './stay.js';
 import { errorText } from './words.js';
 
 const ROLES = { ADMIN: 'Admin', MODERATOR: 'Moderator', MEMBER: '' };
@@ -73,16 +74,15 @@ export class Members {
     const admin = grown && row.role === 'ADMIN';
     byId('members-title').textContent = threadName(this.#thread);
     byId('members-count').textContent = row.memberCount === 1 ? '1 person' : `${row.memberCount} people`;
-    byId('members-add').hidden = !admin || row.isArchived;
-    byId('members-leave').hidden = !grown;
-    byId('members-leave').textContent = this.#armed === 'leave' ? 'Really leave?' : 'Leave';
-    const list = byId('members-list');
-    for (const [profileId, item] of this.#items) if (!members.has(profileId)) this.#drop(profileId, item);
-    [...members.values()].forEach((member, index) => {
+    hide(byId('members-add'), !admin || row.isArchived, byId('members-title'));
+    hide(byId('members-leave'), !grown, byId('members-title'));
+    setText(byId('members-leave'), this.#armed === 'leave' ? 'Really leave?' : 'Leave');
+    for (const profileId of [...this.#items.keys()]) if (!members.has(profileId)) this.#drop(profileId);
+    arrange(byId('members-list'), [...members.values()].map((member) => {
       const item = this.#items.get(member.profileId) ?? this.#make(member.profileId);
       this.#fill(item, member, admin);
-      if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
-    });
+      return item;
+    }));
     const rest = row.memberCount - members.size;
     byId('members-rest').hidden = rest <= 0;
     byId('members-rest').textContent = `and ${rest} more`;
@@ -96,25 +96,24 @@ export class Members {
   }
 
   // Whoever worked on an item that goes is taken to the heading, not out of the dialog.
-  #drop(profileId, item) {
-    const focused = item.contains(document.activeElement);
-    item.remove();
+  #drop(profileId) {
+    remove([this.#items.get(profileId)], byId('members-title'));
     this.#items.delete(profileId);
     if (this.#armed === profileId) this.#armed = null;
-    if (focused) byId('members-title').focus();
   }
 
   #fill(item, { profileId, displayName, role, nickname }, admin) {
     const selfId = this.#haus.profile?.id;
     const name = displayName ?? this.#haus.people.get(profileId)?.displayName ?? 'Somebody';
     paintAvatar(item.querySelector('.avatar'), profileId, name, true);
-    item.querySelector('.person-name').textContent = profileId === selfId ? `${name} (you)` : name;
-    item.querySelector('.person-more').textContent = [nickname, ROLES[role]].filter(Boolean).join(' · ');
-    const remove = item.querySelector('.person-remove');
+    setText(item.querySelector('.person-name bdi'), name);
+    setText(item.querySelector('.person-self'), profileId === selfId ? ' (you)' : '');
+    setText(item.querySelector('.person-more'), [nickname && isolate(nickname), ROLES[role]].filter(Boolean).join(' · '));
+    const button = item.querySelector('.person-remove');
     const armed = this.#armed === profileId;
-    remove.hidden = !admin || profileId === selfId;
-    remove.textContent = armed ? 'Really remove?' : 'Remove';
-    remove.setAttribute('aria-label', armed ? `Really remove? ${name}` : `Remove ${name}`);
+    hide(button, !admin || profileId === selfId, byId('members-title'));
+    setText(button, armed ? 'Really remove?' : 'Remove');
+    button.setAttribute('aria-label', armed ? `Really remove? ${isolate(name)}` : `Remove ${isolate(name)}`);
   }
 
   // What cannot be taken back is asked for twice, on the same button.

@@ -6,6 +6,7 @@
 
 import { clockTime, dayKey, dayName, hue, isolate, onlyEmoji, paintAvatar, systemText } from './format.js';
 import { fillText } from './links.js';
+import { hide, remove, setText } from './stay.js';
 import { failureText } from './words.js';
 
 /** Messages of one person within this time stand together under one name, milliseconds. */
@@ -20,18 +21,22 @@ const STEP = 50;
 export class MessageView {
   #haus;
   #list = document.getElementById('messages');
+  #scroller = document.getElementById('scroller');
   #template = document.getElementById('message-template');
   #elements = new Map();
   // The first and the last `no` shown; null: the window follows the newest.
   #span = null;
   #shown = null;
 
-  constructor(haus) {
+  /** @param {() => void} acted a failed message was sent again or given up: its buttons go */
+  constructor(haus, acted) {
     this.#haus = haus;
     this.#list.addEventListener('click', ({ target }) => {
       const nonce = target.closest('.message')?.dataset.nonce;
+      if (!target.matches('.retry, .discard')) return;
       if (target.matches('.retry')) haus.retry(nonce);
-      if (target.matches('.discard')) haus.discard(nonce);
+      else haus.discard(nonce);
+      acted();
     });
   }
 
@@ -46,6 +51,11 @@ export class MessageView {
   follow(on) {
     if (on) this.#span = null;
     else this.#span ??= this.#shown;
+  }
+
+  /** The first message of a window that stands; null: it follows the newest. */
+  get from() {
+    return this.#span?.first ?? null;
   }
 
   /** Whether the thread holds older messages than those shown. */
@@ -78,11 +88,9 @@ export class MessageView {
   render(thread, freshAfter) {
     const rows = this.#rows(thread, freshAfter);
     const keys = new Set(rows.map(({ key }) => key));
-    for (const [key, { element }] of this.#elements) {
-      if (keys.has(key)) continue;
-      element.remove();
-      this.#elements.delete(key);
-    }
+    const gone = [...this.#elements].filter(([key]) => !keys.has(key));
+    remove(gone.map(([, { element }]) => element), this.#scroller);
+    for (const [key] of gone) this.#elements.delete(key);
     const first = this.#list.childElementCount === 0;
     let at = this.#list.firstElementChild;
     for (const row of rows) {
@@ -158,7 +166,7 @@ export class MessageView {
     if (row.kind === 'message') this.#fill(element, row);
     else {
       element.className = row.kind;
-      element.textContent = row.kind === 'system' ? `${isolate(row.name)} ${row.text}`.trim() : row.text;
+      setText(element, row.kind === 'system' && row.name !== '' ? `${isolate(row.name)} ${row.text}` : row.text);
     }
     if (!held && !first && row.kind === 'message' && row.last) element.classList.add('arriving');
     this.#elements.set(row.key, { element, shown });
@@ -174,29 +182,32 @@ export class MessageView {
     for (const [name, on] of Object.entries(flags)) element.classList.toggle(name, Boolean(on));
     if (!row.own) {
       paintAvatar(element.querySelector('.avatar'), row.senderId, row.name, true);
-      element.querySelector('.message-name').textContent = row.name || 'Somebody';
+      setText(element.querySelector('.message-name'), row.name || 'Somebody');
     }
     const time = element.querySelector('time');
-    time.textContent = clockTime(row.sentAt);
+    setText(time, clockTime(row.sentAt));
     time.dateTime = row.sentAt;
     element.querySelector('.bubble').title = new Date(row.sentAt).toLocaleString();
-    fillText(element.querySelector('.text'), row.isDeleted ? 'Message deleted' : row.text);
+    const words = row.isDeleted ? 'Message deleted' : row.text;
+    // Only what was changed is made anew: in the rest somebody may be selecting, or stand on a link.
+    if (element.words !== words) fillText(element.querySelector('.text'), words);
+    element.words = words;
     const quote = element.querySelector('.quote');
     quote.hidden = row.quoted === null;
-    quote.textContent = row.quoted ?? '';
-    element.querySelector('.status').textContent = statusText(row);
-    for (const name of ['retry', 'discard']) element.querySelector(`.${name}`).hidden = row.state !== 'failed';
+    setText(quote, row.quoted ?? '');
+    setText(element.querySelector('.status'), statusText(row));
+    for (const name of ['retry', 'discard']) hide(element.querySelector(`.${name}`), row.state !== 'failed', this.#scroller);
     this.#reactions(element.querySelector('.reactions'), row.reactions);
   }
 
   #reactions(list, reactions) {
     list.hidden = reactions.length === 0;
-    list.replaceChildren(...reactions.map(({ emoji, count, mine }) => {
-      const item = document.createElement('li');
-      item.textContent = `${emoji} ${count}`;
+    while (list.childElementCount > reactions.length) list.lastElementChild.remove();
+    reactions.forEach(({ emoji, count, mine }, index) => {
+      const item = list.children[index] ?? list.appendChild(document.createElement('li'));
+      setText(item, `${emoji} ${count}`);
       item.classList.toggle('mine', mine);
-      return item;
-    }));
+    });
   }
 }
 

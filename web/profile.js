@@ -50,7 +50,11 @@ export class Profile {
 
   #fill(profile) {
     this.#known = profile;
-    for (const name of FIELDS) this.#field(name).value = profile[name] ?? '';
+    for (const name of FIELDS) {
+      // Set anew, even to the same, it would move the caret.
+      const value = profile[name] ?? '';
+      if (this.#field(name).value !== value) this.#field(name).value = value;
+    }
     paintAvatar(byId('profile-avatar'), profile.id, profile.displayName, true);
     byId('profile-standing').hidden = profile.status !== 'PENDING';
   }
@@ -66,7 +70,7 @@ export class Profile {
       this.#dialog.close();
       return;
     }
-    this.#busy = true;
+    this.#setBusy(true);
     this.#say('Saving …');
     try {
       const profile = await this.#haus.request('PATCH', '/v1/me', change);
@@ -78,8 +82,14 @@ export class Profile {
       const named = error.details?.errors?.[0]?.path;
       if (FIELDS.includes(named)) this.#field(named).focus();
     } finally {
-      this.#busy = false;
+      this.#setBusy(false);
     }
+  }
+
+  // What would be written while the answer is on its way would be lost with it.
+  #setBusy(busy) {
+    this.#busy = busy;
+    for (const name of FIELDS) this.#field(name).readOnly = busy;
   }
 
   #say(words, wrong = false) {

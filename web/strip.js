@@ -1,5 +1,7 @@
 // The strip that says how the connection is: three colours when live, moving while catching up, a notice when offline.
 
+import { hide } from './stay.js';
+
 const byId = (id) => document.getElementById(id);
 
 export class Strip {
@@ -8,8 +10,11 @@ export class Strip {
   #retry = byId('connection-retry');
   #countdown = null;
   #tried = false;
+  #home;
 
-  constructor(haus) {
+  /** @param {() => void} home takes whoever pressed the button back to what they were at, once it goes */
+  constructor(haus, home) {
+    this.#home = home;
     haus.on('state', (change) => this.#show(change));
     this.#retry.addEventListener('click', () => haus.nudge());
   }
@@ -19,7 +24,7 @@ export class Strip {
     clearInterval(this.#countdown);
     const retrying = retryInMs !== undefined;
     const stopped = code >= 4400 && code <= 4499 && !retrying;
-    this.#retry.hidden = state !== 'offline' || (!retrying && !stopped);
+    hide(this.#retry, state !== 'offline' || !(retrying || stopped || this.#tried), this.#home);
     this.#retry.textContent = stopped ? 'Connect again' : 'Try now';
     if (state === 'live') this.#text.textContent = 'Connected';
     else if (state === 'catching-up') this.#text.textContent = 'Catching up';

@@ -28,14 +28,16 @@ export class Drafts {
     for (const [key, { text }] of good) this.#texts.set(key.slice(this.#prefix.length), text);
   }
 
-  /** In how many threads something is begun. */
-  get size() {
-    return this.#texts.size;
-  }
-
   /** The draft of a thread, '' if there is none. */
   get(threadId) {
     return this.#texts.get(threadId) ?? '';
+  }
+
+  /** How many there are with something in them, whichever tab wrote it. */
+  get count() {
+    if (this.#prefix === null) return 0;
+    const texts = this.#storage.keys(this.#prefix).map((key) => decode(this.#storage.getItem(key))?.text);
+    return texts.filter((text) => typeof text === 'string' && text.trim() !== '').length;
   }
 
   /** Keeps `text` as the draft; '' forgets it. True if the thread has one now and had none, or the other way round. */

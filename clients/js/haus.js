@@ -135,7 +135,9 @@ export class Haus extends Emitter {
    * to be lost, and tried anew.
    */
   wake() {
-    if (this.#session.check()) this.#connection.probe();
+    if (!this.#session.check()) return;
+    this.#connection.probe();
+    this.people.woke();
   }
 
   /** Lets go of the connection; nothing held is forgotten. `nudge` or `restore` takes it up again. */
@@ -176,13 +178,9 @@ export class Haus extends Emitter {
     return this.#queue.of(threadId);
   }
 
-  get unanswered() {
-    return this.#queue.unanswered;
-  }
-
-  /** In how many conversations something is begun and not sent. A log-out forgets it. */
-  get drafts() {
-    return this.#drafts.size;
+  /** What `logout` would forget: messages that have not gone out (also failed ones) and drafts, of every tab, counted. */
+  get unsent() {
+    return { messages: this.#queue.unsent, drafts: this.#drafts.count };
   }
 
   /**
@@ -220,6 +218,14 @@ export class Haus extends Emitter {
 
   close(threadId) {
     this.#reader.close(threadId);
+  }
+
+  /**
+   * From which message on an open thread is on the screen (null: its newest alone, as after `open`). When many arrive, what
+   * stands before it is let go, and read again by `older`.
+   */
+  reading(threadId, no) {
+    this.#reader.reading(threadId, no);
   }
 
   /** Loads a page of older messages in front; calls meanwhile share it. @throws {HausError} */
@@ -307,7 +313,9 @@ export class Haus extends Emitter {
     }
     if (frame.up === 'resumed') this.#catchUp.resumed(frame.d);
     else if (frame.up === 'hb') {
-      if (this.#session.check()) this.#catchUp.heads(frame.d?.heads ?? {});
+      if (!this.#session.check()) return;
+      this.#catchUp.heads(frame.d?.heads ?? {});
+      if (globalThis.document?.visibilityState !== 'hidden') this.people.look();
     }
     else if (frame.up === 'lag') this.#catchUp.lag();
     else {

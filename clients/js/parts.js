@@ -48,7 +48,7 @@ export function assemble(options, hooks) {
     created: hooks.created,
     gap: (id) => catchUp.want(id),
     unlisted: () => reader.relist(),
-    isOpen: (id) => reader.isOpen(id),
+    openFrom: (id) => reader.openFrom(id),
     removed: hooks.removed,
     applied: (thread) => queue.settle(thread.id, thread.stream.pos),
     user: (update) => hooks.emit('user', update),
@@ -93,7 +93,9 @@ export function assemble(options, hooks) {
   });
   const people = new People({
     fetch: async (ids) => (await reader.ask('profiles.get', { ids })).profiles,
+    clock,
     arrived: () => hooks.emit('people'),
+    changed: (profile) => store.named(profile),
   });
   const reader = new Reader({
     store,

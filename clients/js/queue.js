@@ -148,9 +148,9 @@ export class SendQueue {
     return [...(this.#threads.get(threadId) ?? [])];
   }
 
-  /** How many have no answer yet. */
-  get unanswered() {
-    return [...this.#items.values()].filter((item) => item.state === 'queued' || item.state === 'sending').length;
+  /** How many have not reached the server, as far as is known: also those it refused, which their sender may try again. */
+  get unsent() {
+    return this.#prefix === null ? 0 : this.#storage.keys(this.#prefix).length;
   }
 
   /** Nobody's from now on: nothing is sent or shown any more. What is stored waits for its owner to log in again. */

@@ -46,7 +46,8 @@ export class Reader {
   open(threadId) {
     let entry = this.#opened.get(threadId);
     if (entry === undefined) {
-      entry = {};
+      // The oldest message on the screen.
+      entry = { from: Infinity };
       entry.loaded = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
       // Whoever does not wait for it is told by the thread's own notice.
       entry.loaded.catch(() => {});
@@ -59,7 +60,16 @@ export class Reader {
   close(threadId) {
     if (!this.#opened.delete(threadId)) return;
     this.#parts.connection.command('thread.close', { threadId }, { repeat: false }).catch(() => {});
-    this.#thread(threadId)?.trim();
+    const thread = this.#thread(threadId);
+    if (thread === null) return;
+    thread.trim();
+    this.#parts.store.bound(thread);
+  }
+
+  /** From which message on an open thread is on the screen; null: the newest alone. */
+  reading(threadId, no) {
+    const entry = this.#opened.get(threadId);
+    if (entry !== undefined) entry.from = no ?? Infinity;
   }
 
   /** A new socket: `thread.open` belongs to the socket and is sent again. */
@@ -93,9 +103,9 @@ export class Reader {
     this.#listTimer = null;
   }
 
-  /** Whether this thread is kept loaded, for a screen. */
-  isOpen(threadId) {
-    return this.#opened.has(threadId);
+  /** The oldest message on the screen of a thread that is kept loaded for one; undefined for others. */
+  openFrom(threadId) {
+    return this.#opened.get(threadId)?.from;
   }
 
   /** A page of older messages in front; calls meanwhile share it. */
@@ -188,6 +198,7 @@ export class Reader {
       const ok = await this.ask('thread.open', { threadId, limit: PAGE }, false);
       for (const { profileId, displayName, avatar } of ok.members ?? []) people.learn({ id: profileId, displayName, avatar });
       store.applyThread(thread, thread.finishOpen(read, ok));
+      store.bound(thread);
       shown(threadId, ok.seq);
       touch(threadId);
       entry.resolve(thread);
@@ -206,6 +217,8 @@ export class Reader {
     const read = thread.beginRead();
     try {
       thread.finishOlder(read, await this.ask('history', { threadId, before, limit: PAGE }), before);
+      // Closed meanwhile, it is bounded like the others.
+      if (!this.#opened.has(threadId)) this.#parts.store.bound(thread);
       this.#parts.touch(threadId);
     } catch (error) {
       thread.abandonRead(read);

@@ -1,8 +1,9 @@
 // What this device holds: the user stream, every thread, and the position in each. Turns frames into state; does no I/O.
 // What must be asked of the server (a gap to fill, a thread that is not listed) it tells through hooks.
 
+import { Shelf } from './shelf.js';
 import { Stream } from './stream.js';
-import { CLOSED_MAX, Thread } from './thread.js';
+import { Thread } from './thread.js';
 
 /** Streams in one `auth` or `sync` frame (protocol, section 3). */
 export const SYNC_STREAMS_MAX = 500;
@@ -26,12 +27,14 @@ export class Store {
   /** @type {Map<string, Stream>} streams whose thread is not listed yet */
   #unlisted = new Map();
   #behind = new Map();
+  #shelf = new Shelf();
   #hooks;
 
   /**
    * @param {{threadChanged: (id: string) => void, listChanged: () => void, created: (thread: Thread, message: object) => void,
    *          gap: (stream: StreamId) => void, unlisted: (id: string) => void, removed: (id: string, reason: string) => void,
-   *          isOpen?: (id: string) => boolean, applied: (thread: Thread) => void, user: (update: object) => void, reset: (id: string) => void, lost: () => void}} hooks
+   *          openFrom?: (id: string) => number | undefined, applied: (thread: Thread) => void, user: (update: object) => void, reset: (id: string) => void, lost: () => void}} hooks
+   *   `openFrom`: the oldest `no` on a screen of an open thread (Infinity: the newest alone); undefined if it is not open ·
    *   `reset`: a thread's messages are to be loaded again when shown; `lost`: the user stream has to start anew
    */
   constructor(hooks) {
@@ -41,6 +44,7 @@ export class Store {
   /** Forgets everything: another person, or nobody. */
   clear() {
     this.threads.clear();
+    this.#shelf.clear();
     this.#unlisted.clear();
     this.#behind.clear();
     this.#liveFrom.clear();
@@ -86,6 +90,11 @@ export class Store {
     this.#hooks.listChanged();
   }
 
+  /** Somebody is called otherwise now: also in the rows and lists of members that tell an older name. */
+  named({ id, displayName, avatar }) {
+    for (const thread of this.threads.values()) if (thread.named(id, { displayName, avatar })) this.#hooks.threadChanged(thread.id);
+  }
+
   /** One frame with `up` that carries a `seq`, or a snapshot. */
   receive(frame) {
     if (frame.up === 'snapshot') this.#snapshot(frame);
@@ -125,15 +134,25 @@ export class Store {
 
   /** Applies updates whose turn has come in a thread. */
   applyThread(thread, updates) {
-    const open = this.#hooks.isOpen?.(thread.id) ?? false;
     for (const update of updates) {
       const message = thread.apply(update);
-      if (message !== null && !open) thread.trim(CLOSED_MAX);
-      if (message !== null) this.#hooks.created(thread, message);
+      if (message === null) continue;
+      this.bound(thread);
+      this.#hooks.created(thread, message);
     }
     if (updates.length === 0) return;
     this.#hooks.applied(thread);
     this.#hooks.threadChanged(thread.id);
+  }
+
+  /** Keeps what is held of a thread within its bounds. */
+  bound(thread) {
+    const from = this.#hooks.openFrom?.(thread.id);
+    if (from === undefined) this.#shelf.put(thread);
+    else {
+      this.#shelf.take(thread);
+      thread.trimOpen(from);
+    }
   }
 
   #streamOf(id) {
@@ -177,6 +196,7 @@ export class Store {
       const thread = this.threads.get(s);
       if (thread === undefined) return;
       this.applyThread(thread, thread.replace(d, seq));
+      this.bound(thread);
       this.#hooks.applied(thread);
       this.#hooks.threadChanged(s);
       return;
@@ -225,7 +245,7 @@ export class Store {
   #added(row) {
     const held = this.threads.get(row.id);
     if (held && held.stream.pos !== null && held.stream.pos >= row.seq) return;
-    if (held) this.threads.delete(row.id);
+    if (held) this.#forget(held);
     this.#row(row);
     this.#hooks.listChanged();
   }
@@ -238,6 +258,14 @@ export class Store {
 
   #remove(id, reason) {
     this.#unlisted.delete(id);
-    if (this.threads.delete(id)) this.#hooks.removed(id, reason);
+    const thread = this.threads.get(id);
+    if (thread === undefined) return;
+    this.#forget(thread);
+    this.#hooks.removed(id, reason);
+  }
+
+  #forget(thread) {
+    this.#shelf.take(thread);
+    this.threads.delete(thread.id);
   }
 }

@@ -10,6 +10,11 @@ export const WINDOW_MAX = 100;
 /** … which it is when it holds more than this. In between lies the room that makes trimming cheap. */
 export const CLOSED_MAX = 200;
 
+/** The same of one that is open: it is trimmed to so many, or to what is on the screen … */
+export const OPEN_KEPT = 1_000;
+/** … when it holds more than this, or as many more than what is on the screen. */
+export const OPEN_MAX = 2_000;
+
 /** Own mentions remembered above the last known count. */
 const MENTIONS_MAX = 1_000;
 
@@ -60,6 +65,15 @@ export class Thread {
     this.#rowSeq = row.seq;
     this.row = { ...old, ...row, no: Math.max(old.no, row.no), lastMessageAt: later(old.lastMessageAt, row.lastMessageAt) };
     this.setRead({ lastReadNo: row.lastReadNo, readRev: row.readRev, mentions: row.mentions, atNo: row.no }, old);
+  }
+
+  /** Somebody has another name or face. Whether it shows here. */
+  named(id, { displayName, avatar }) {
+    const { peer } = this.row;
+    const member = this.members.get(id);
+    if (peer?.id === id) this.row = { ...this.row, peer: { ...peer, displayName, avatar } };
+    if (member !== undefined) this.members.set(id, { ...member, displayName, avatar });
+    return peer?.id === id || member !== undefined;
   }
 
   /** Own read mark (`thread.state`, a reply to `read`, a row). A later `readRev` may move it back, the same may not. */
@@ -139,12 +153,20 @@ export class Thread {
     return this.stream.pos === null ? this.stream.rebase(ok.seq) : [];
   }
 
-  /** Keeps the newest messages alone, if there are more than `above`. */
-  trim(above = WINDOW_MAX) {
+  /** Keeps the newest `kept` messages alone, if there are more than `above`. */
+  trim(above = WINDOW_MAX, kept = WINDOW_MAX) {
     if (this.messages.length <= above) return;
-    this.messages = this.messages.slice(-WINDOW_MAX);
+    this.messages = this.messages.slice(-kept);
     this.#index();
     this.hasOlder = true;
+  }
+
+  /** The same for one on a screen: from message `from` on nothing is let go, nor of what stands close before it. */
+  trimOpen(from) {
+    if (this.messages.length <= OPEN_MAX) return;
+    const needed = from === Infinity ? 0 : this.messages.at(-1).no - from + 1;
+    const kept = Math.max(OPEN_KEPT, needed + WINDOW_MAX);
+    this.trim(kept + OPEN_MAX - OPEN_KEPT, kept);
   }
 
   /** Applies one update whose turn it is. Returns the message it created, if it did. */

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { Chromium } from './chromium.mjs';
-import { DESKTOP, PHONE, check, focused, insert, login, once, run, say, shown, state, step, tabTo, text, uncomplaining } from './steps.mjs';
+import { DESKTOP, PHONE, check, focused, insert, login, once, rest, run, say, shown, state, step, tabTo, text, uncomplaining } from './steps.mjs';
 
 const { values: options, positionals } = parseArgs({ allowPositionals: true, options: { screenshots: { type: 'string' } } });
 const [url, email, password, name] = positionals;
@@ -145,9 +145,8 @@ async function group(page) {
   await page.until('the question', `${question} === 'Really remove?'`);
   await page.value(`document.querySelector('.person-remove:not([hidden])').focus()`);
   const renamed = `Practice ${tag} again`;
-  await page.value(`fetch('/v1/threads/' + location.hash.slice(4), { method: 'PATCH', body: JSON.stringify({ name: ${text(renamed)} }),
-    headers: { 'content-type': 'application/json', authorization: 'Bearer ' + JSON.parse(localStorage.getItem('haus.session')).accessToken } })
-    .then((answer) => answer.status)`);
+  const [threadId, token] = await page.value(`[location.hash.slice(4), JSON.parse(localStorage.getItem('haus.session')).accessToken]`);
+  await rest(url, 'PATCH', `/v1/threads/${threadId}`, { name: renamed }, token);
   await page.until('the new name', `document.getElementById('members-title').textContent === ${text(renamed)}`);
   check(await page.value(`${question} === 'Really remove?' && document.activeElement.matches('.person-remove')`), 'a repaint forgot the question or the focus');
   await page.click('.person-remove:not([hidden])');
@@ -168,7 +167,7 @@ async function directions(page, other, id) {
   const direction = (expression) => `getComputedStyle(${expression}).direction`;
   check(await page.value(`${direction(`document.getElementById('composer')`)} === 'rtl'`), 'the composer does not follow what is written');
   await enterKey(page);
-  const bubble = `[...document.querySelectorAll('.bubble')].find((one) => one.textContent.includes(${text(hebrew)}))`;
+  const bubble = `[...document.querySelectorAll('.bubble')].find((one) => one.textContent.includes(${text(hebrew)}))?.querySelector('.text')`;
   for (const one of [page, other]) {
     await one.until('the message', `!!${bubble}`);
     check(await one.value(`${direction(bubble)} === 'rtl'`), 'a message from right to left is laid out left to right');
@@ -203,8 +202,13 @@ async function drafts(page, id) {
   await page.value(`location.hash = '#/'`);
   await page.call('Network.enable');
   await page.call('Network.emulateNetworkConditions', { offline: false, latency: 3_000, downloadThroughput: -1, uploadThroughput: -1 });
+  // Whoever has something begun is asked, and may stay.
   await page.click('.me [data-test=logout]');
-  await page.until('a question, as a draft would be lost', `document.getElementById('leave').open && document.getElementById('leave-text').textContent.startsWith('You have begun to write in a conversation.')`);
+  await page.until('the question', `document.getElementById('leave').open && document.getElementById('leave-text').textContent === 'Logging out deletes one draft.'`);
+  await shoot(page, 'leave');
+  await page.click('#leave [value=stay]');
+  await page.until('to have stayed', `!document.getElementById('leave').open && ${shown('#threads')}`);
+  await page.click('.me [data-test=logout]');
   await page.click('#leave [value=leave]');
   await page.until('the door', shown('[data-test=login-submit]'), 2_000);
   await page.call('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });

@@ -218,6 +218,8 @@ fn somebody_new_finds_the_way_without_a_mouse_and_long_conversations_stay_light(
     // The first word of a name is the first word of the address.
     let name = email.split('@').next().unwrap();
     browse(&program, "first_hour.mjs", &[email, password, name]);
+    browse(&program, "staying.mjs", &[email, password, other, others]);
     browse(&program, "reading.mjs", &[email, password, other, others]);
+    browse(&program, "directions.mjs", &[email, password]);
     browse(&program, "accessible.mjs", &[email, password, &axe()]);
 }
