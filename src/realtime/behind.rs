@@ -118,7 +118,9 @@ impl Worker {
                     return false;
                 }
                 Attach::Behind { head }
-                    if head - since <= MISSED_UPDATES || behind.plan.resumed || behind.plan.ended =>
+                    if head - since <= MISSED_UPDATES
+                        || (behind.plan.resumed && since < known)
+                        || behind.plan.ended =>
                 {
                     self.shared.pages.ask(stream, since, addr);
                     session.catch_up.get_or_insert_default().reading = Some(behind);

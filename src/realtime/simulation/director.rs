@@ -315,6 +315,8 @@ impl Director {
             desk.is_live && desk.fills == 0 && mine.iter().all(reached)
         };
         wait(SETTLE, || handles.iter().all(at_head)).await;
+        // A page of history may have shown what a socket has yet to get, and which only a poll finds.
+        tokio::time::sleep(Duration::from_secs(6)).await;
         handles.iter().for_each(|handle| self.world.record(Record::Settled { client: handle.client }));
     }
 
