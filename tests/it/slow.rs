@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::cluster::cluster;
 use crate::memory::MOST;
 use crate::people::request;
-use crate::raw::{Got, Raw};
+use crate::raw::{Got, Raw, text};
 use crate::rig::Folder;
 use crate::socket::Client;
 
@@ -98,4 +98,49 @@ async fn a_quick_reader_takes_a_run_of_any_size_without_a_lag() {
         next += 85;
         assert!(!reader.kept.iter().any(|frame| frame.json["up"] == "lag"), "round {round}: {:?}", reader.kept);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_resumed_and_falls_far_behind_gets_a_snapshot_like_anybody() {
+    let cluster = cluster(1, &["--limits=off"]).await;
+    let [ana, ben] = cluster.persons().await;
+    let thread = cluster.group(&[&ana, &ben]).await;
+    let name = thread.to_string();
+    let content = "x".repeat(2_000);
+    let mut connection = cluster.world.pool.acquire().await.unwrap();
+    let missed: Vec<_> = (0..300).map(|_| request(ana.id, thread, &content)).collect();
+    for part in missed.chunks(100) {
+        append(&mut connection, part).await.unwrap();
+    }
+    let epoch = cluster.connect(0).await.auth(&ben.token).await["epoch"].clone();
+    let mut raw = Raw::greeted(&cluster.nodes[0].address.to_string()).await;
+    let resume = json!({"epoch": epoch, "streams": {name.as_str(): 1}});
+    let auth = json!({"id": 1, "cmd": "auth", "d": {"token": ben.token, "resume": resume}});
+    raw.send(&text(&auth.to_string())).await;
+    // Nothing is read; meanwhile far more is said than it may miss.
+    let mut speaker = cluster.live(0, &ana).await;
+    for round in 0..48 {
+        let sends: Vec<Value> = (0..25)
+            .map(|_| json!({"cmd": "message.send", "d": {"threadId": thread, "nonce": Uuid::now_v7(), "content": content}}))
+            .collect();
+        speaker.send_text(json!(sends).to_string()).await;
+        for seq in 0..25 {
+            assert_eq!(speaker.update(&name).await.json["seq"], 302 + round * 25 + seq);
+        }
+    }
+    let (mut updates, mut snapshot) = (0, None);
+    loop {
+        let Got::Frame(0x81, frame) = raw.got().await else { continue };
+        let frame: Value = serde_json::from_slice(&frame).unwrap();
+        match frame["up"].as_str() {
+            Some("message.created") => updates += 1,
+            Some("snapshot") => snapshot = frame["seq"].as_u64(),
+            Some("resumed") => {
+                assert!(frame["d"]["streams"][&name].as_u64() >= Some(301), "{frame}");
+                break;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(snapshot, Some(1501), "after {updates} updates");
 }
