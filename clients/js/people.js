@@ -6,7 +6,7 @@
 /** Ids in one `profiles.get` (protocol, section 4). */
 const IDS_MAX = 100;
 /** Profiles kept; the oldest goes first. */
-const KEPT_MAX = 2_000;
+export const KEPT_MAX = 2_000;
 /** A profile that is older is asked for again where it is shown, milliseconds. */
 export const FRESH_MS = 5 * 60_000;
 /** What is shown is looked through so often, milliseconds. */
@@ -92,7 +92,9 @@ export class People {
     });
   }
 
+  // The one told longest ago goes first: a map keeps the place of a key that is set again.
   #keep(id, profile) {
+    this.#known.delete(id);
     this.#known.set(id, { profile, at: this.#clock.mono() });
     if (this.#known.size > KEPT_MAX) this.#known.delete(this.#known.keys().next().value);
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { FRESH_MS, LOOK_MS, WOKE_MS } from '../people.js';
+import { FRESH_MS, KEPT_MAX, LOOK_MS, WOKE_MS } from '../people.js';
 import { ME, OTHER, THREAD, authOk, live, row, settle } from './support.js';
 
 const asked = (Socket) => Socket.last.commands('profiles.get').map(({ d }) => d.ids);
@@ -89,4 +89,13 @@ test('a refresh that fails leaves what is known', async () => {
   Socket.last.refuse('profiles.get', { code: 'invalid' });
   await settle();
   assert.equal(haus.people.get(OTHER).displayName, 'Bo');
+});
+
+test('of more people than are kept, the one told longest ago goes', async () => {
+  const { haus } = await live(undefined, direct());
+  for (let n = 0; n < KEPT_MAX - 3; n += 1) haus.people.learn({ id: `p${n}`, displayName: `P ${n}` });
+  haus.people.learn({ id: 'p0', displayName: 'P 0' });
+  for (let n = 0; n < 10; n += 1) haus.people.learn({ id: `q${n}`, displayName: `Q ${n}` });
+  assert.equal(haus.people.get('p0')?.displayName, 'P 0');
+  assert.equal(haus.people.get('p3'), null);
 });
