@@ -19,6 +19,9 @@
 //! | `protocol`  | `telemetry`                                                                  |
 //! | `config` `deployment` `telemetry` `saboteur` | nothing here                                |
 
+// Both panic once their reader is gone: the log is for that, and what `cli` says.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 #[cfg(test)]
 #[path = "../loadtest/haus-check/checker/mod.rs"]
 #[expect(dead_code, reason = "the simulation judges by the checker's own code")]

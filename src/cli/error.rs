@@ -9,6 +9,8 @@ use haus::store::admission::Refused;
 use haus::store::embedded::EmbeddedError;
 use haus::store::migrate::MigrateError;
 
+use super::stderr;
+
 #[derive(Debug)]
 pub struct CliError {
     code: u8,
@@ -36,7 +38,7 @@ impl CliError {
 
     /// Says it on stderr and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("haus: {}", self.text);
+        stderr::say(format_args!("haus: {}", self.text));
         ExitCode::from(self.code)
     }
 }

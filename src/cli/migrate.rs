@@ -6,7 +6,7 @@ use haus::store::migrate::{self, Login, Target};
 use sqlx::PgConnection;
 
 use super::error::CliError;
-use super::{Settings, database, print_line};
+use super::{Settings, database, print_line, stderr};
 
 #[derive(Args)]
 pub struct MigrateArgs {
@@ -66,8 +66,9 @@ async fn work(owner_url: &str, login: Option<Login>, args: &MigrateArgs) -> Resu
                 lost.join(", ")
             )));
         }
-        migrate::run(&mut owner, login.as_ref(), target, |name, direction| eprintln!("migration {name} {direction}"))
-            .await?;
+        let told =
+            |name: &'static str, direction: &'static str| stderr::say(format_args!("migration {name} {direction}"));
+        migrate::run(&mut owner, login.as_ref(), target, told).await?;
     }
     print_status(&mut owner).await
 }

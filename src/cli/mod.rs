@@ -12,6 +12,7 @@ mod seed;
 mod serve;
 mod settings;
 mod signals;
+mod stderr;
 mod token;
 
 use std::io::Write;

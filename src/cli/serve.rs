@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::database::Database;
 use super::error::CliError;
-use super::{Settings, print_line, secret, seed, signals};
+use super::{Settings, print_line, secret, seed, signals, stderr};
 
 /// The one line of stdout.
 #[derive(Serialize)]
@@ -88,7 +88,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
 /// The ready line for programs, the address and the logins for people.
 fn announce(address: SocketAddr, node: &str, logins: Option<&str>) {
     if let Some(logins) = logins {
-        eprintln!("\n  haus is ready: http://{address}\n\n{logins}\n");
+        stderr::say(format_args!("\n  haus is ready: http://{address}\n\n{logins}\n"));
     }
     let line = Ready { ready: true, listen: address.to_string(), node, pid: std::process::id() };
     let printed = serde_json::to_string(&line)

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::CliError;
 use super::near::{self, OURS};
+use super::stderr::{self, Lossy};
 
 /// Prints a usage error with the environment variable behind the flag; help and version go to stdout.
 pub fn report(error: &clap::Error, command: &clap::Command) -> ExitCode {
@@ -19,7 +20,7 @@ pub fn report(error: &clap::Error, command: &clap::Command) -> ExitCode {
     if let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg)
         && let Some(variable) = variable_of(command, shown)
     {
-        eprintln!("the setting is {variable}");
+        stderr::say(format_args!("the setting is {variable}"));
     }
     ExitCode::from(2)
 }
@@ -73,7 +74,7 @@ pub fn start_logs(config: &Config) -> Result<(), CliError> {
         return Err(CliError::setting(format!("HAUS_LOG: {:?} is no filter, such as info or haus=debug", config.log)));
     }
     let filter = EnvFilter::try_new(&config.log).map_err(|error| CliError::setting(format!("HAUS_LOG: {error}")))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lossy).log_internal_errors(false);
     match config.environment {
         Environment::Production => logs.json().init(),
         Environment::Development => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

@@ -1,6 +1,8 @@
 //! SIGTERM and SIGINT end a program whatever it waits for: a node with 0, every other command with the signal's code.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -37,11 +39,15 @@ impl Waiting {
     }
 
     fn start(&self, arguments: &[&str]) -> Process {
+        Process::spawn("haus", self.command(arguments), &self.folder.path().join("log"), Stdout::Log).unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_haus"));
         command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HAUS_DATA_DIR", self.data()).env("HAUS_LISTEN", "127.0.0.1:0");
         command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
-        Process::spawn("haus", command, &self.folder.path().join("log"), Stdout::Log).unwrap()
+        command
     }
 
     fn data(&self) -> std::path::PathBuf {
@@ -177,4 +183,73 @@ fn a_private_postgres_that_is_being_started_is_stopped_too() {
     }
     node.signal(Signal::INT);
     assert_eq!(node.wait(DEADLINE).and_then(|status| status.code()), Some(0), "{}", waiting.log());
+}
+
+/// A process with its stderr on a pipe, and the end that is read.
+fn piped(waiting: &Waiting, arguments: &[&str], stdout: Stdout) -> (Process, PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+    (Process::spawn("haus", waiting.command(arguments), Path::new(&path), stdout).unwrap(), reader)
+}
+
+/// The address in the ready line.
+fn address(node: &mut Process) -> String {
+    let mut line = String::new();
+    BufReader::new(node.stdout().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not ready: {line:?}"));
+    ready["listen"].as_str().unwrap().to_owned()
+}
+
+fn is_ready(address: &str) -> bool {
+    let mut answer = String::new();
+    let mut socket = TcpStream::connect(address).unwrap();
+    write!(socket, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    socket.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
+}
+
+fn serves_and_drains(waiting: &Waiting, node: &mut Process, address: &str) {
+    for _ in 0..10 {
+        assert!(is_ready(address));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(node.has_ended(), None);
+    node.signal(Signal::TERM);
+    let status = node.wait(DEADLINE).expect("it drains");
+    assert_eq!((status.signal(), status.code()), (None, Some(0)));
+    assert!(!works_in(&waiting.data()), "its Postgres was left running");
+}
+
+#[test]
+fn a_node_whose_log_nobody_takes_serves_and_drains() {
+    let waiting = Waiting::new(&[("HAUS_LOG", "trace".to_owned())]);
+    let mut node = Process::spawn("haus", waiting.command(&["serve"]), Path::new("/dev/full"), Stdout::Read).unwrap();
+    let at = address(&mut node);
+    serves_and_drains(&waiting, &mut node, &at);
+    // `haus serve 2>&1 | tee log`, and then Ctrl-C: the reader ends first.
+    let (mut node, reader) = piped(&waiting, &["serve"], Stdout::Read);
+    let at = address(&mut node);
+    drop(reader);
+    serves_and_drains(&waiting, &mut node, &at);
+}
+
+#[test]
+fn a_command_whose_words_nobody_takes_ends_as_always() {
+    let waiting = Waiting::new(&[]);
+    let (mut migrate, reader) = piped(&waiting, &["migrate"], Stdout::Read);
+    drop(reader);
+    let mut said = String::new();
+    migrate.stdout().unwrap().read_to_string(&mut said).unwrap();
+    let status = migrate.wait(DEADLINE).expect("it ends");
+    assert_eq!((status.signal(), status.code()), (None, Some(0)), "{said}");
+    assert!(!works_in(&waiting.data()), "its Postgres was left running");
+    // `2>&1 | head`: what was asked for could not be said, which is a failure and no crash.
+    let (mut status_only, reader) = piped(&waiting, &["migrate", "--status"], Stdout::Log);
+    drop(reader);
+    let status = status_only.wait(DEADLINE).expect("it ends");
+    assert_eq!((status.signal(), status.code()), (None, Some(1)));
+    assert!(!works_in(&waiting.data()), "its Postgres was left running");
+    // A wrong setting is named to nobody, with its code.
+    let (mut refused, reader) = piped(&waiting, &["serve", "--heartbeat-ms", "banana"], Stdout::Log);
+    drop(reader);
+    assert_eq!(refused.wait(DEADLINE).and_then(|status| status.code()), Some(2));
 }

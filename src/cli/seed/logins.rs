@@ -60,7 +60,7 @@ fn describe(path: &Path, shown: Option<&Passwords>) -> String {
             let line = |email: &str| format!("    {email:<28} {}", passwords.get(email).map_or("", String::as_str));
             format!("  Log in as (kept in {}):\n{}", path.display(), LOGINS.map(line).join("\n"))
         }
-        None if path.exists() => format!("  Who can log in stands in {}", path.display()),
+        None if path.exists() => format!("  Logins are in {}", path.display()),
         None => format!("  {} is gone; the accounts keep their passwords", path.display()),
     }
 }

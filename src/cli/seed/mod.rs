@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::database::Database;
 use super::error::CliError;
-use super::{Settings, secret};
+use super::{Settings, secret, stderr};
 
 /// Time inside the ids of seeded things: 2025-01-01, milliseconds since 1970.
 const BEGINNING_MS: u64 = 1_735_689_600_000;
@@ -62,7 +62,7 @@ async fn work(settings: &Settings, database: &Database, keys: Keys, args: &SeedA
             None => "Nobody was given a password: set HAUS_SEED_PASSWORD before the first seed for that.".to_owned(),
         }
     };
-    eprintln!("{told}");
+    stderr::say(told);
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
+use super::super::stderr::say;
+
 const WIDTH: usize = 30;
 
 pub struct Progress {
@@ -32,9 +34,9 @@ impl Progress {
     pub fn finish(self) {
         let seconds = self.start.elapsed().as_secs_f64();
         if self.shown {
-            eprintln!(" {seconds:.1} s");
+            say(format_args!(" {seconds:.1} s"));
         } else {
-            eprintln!("{} {} in {seconds:.1} s", self.done, self.what);
+            say(format_args!("{} {} in {seconds:.1} s", self.done, self.what));
         }
     }
 }
