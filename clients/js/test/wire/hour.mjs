@@ -6,6 +6,7 @@
 // A and B must share a thread.
 
 import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 
@@ -30,6 +31,12 @@ const until = async (what, condition, withinMs = SOON_MS) => {
   }
   throw new Error(`waited in vain until ${what}`);
 };
+
+/** Whether every thread of the server stands still: on a busy machine some go on for a while after SIGSTOP. */
+const isStopped = () => readdirSync(`/proc/${pid}/task`).every((task) => {
+  const stat = readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8');
+  return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T');
+});
 
 /** Waits until this process has its turns in time, so that nothing that came is still to be heard. */
 const quiet = async () => {
@@ -200,6 +207,7 @@ const cases = {
     await quiet();
     process.kill(Number(pid), 'SIGSTOP');
     try {
+      await until('the server stands still', isStopped);
       witness.wake();
       await until('it says so', () => witness.state !== 'live', 5_000);
       witness.send(thread, content);
