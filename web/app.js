@@ -10,7 +10,7 @@ import { Conversation } from './conversation.js';
 import { Door } from './door.js';
 import { Find } from './find.js';
 import { isolate, paintAvatar, threadName } from './format.js';
-import { everyDay, once } from './frame.js';
+import { everyDay, once, shapeAgain } from './frame.js';
 import { ThreadList } from './list.js';
 import { Members } from './members.js';
 import { Profile } from './profile.js';
@@ -33,6 +33,8 @@ const profile = new Profile(haus, (changed) => {
   conversation.refresh();
 });
 new Strip(haus, () => (conversation.id === null ? list.focus(null) : conversation.focus()));
+
+shapeAgain();
 
 let signedIn = false;
 

@@ -34,3 +34,13 @@ export function everyDay(task) {
   setInterval(look, DAY_EVERY_MS);
   document.addEventListener('visibilitychange', look);
 }
+
+/** Draws text anew in fonts that have come meanwhile: emoji stayed boxes where they were shown before their font was there. */
+export function shapeAgain() {
+  let times = 0;
+  document.fonts.addEventListener('loadingdone', ({ fontfaces }) => {
+    if (fontfaces.length === 0) return;
+    times += 1;
+    document.documentElement.style.setProperty('--shaped', `"hs${String(times % 100).padStart(2, '0')}"`);
+  });
+}

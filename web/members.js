@@ -128,7 +128,10 @@ export class Members {
     const threadId = this.#thread.id;
     byId('members-error').textContent = '';
     try {
-      await this.#haus.request('DELETE', `/v1/threads/${threadId}/members/${profileId}`);
+      await this.#haus.request('DELETE', `/v1/threads/${threadId}/members/${profileId}`).catch((error) => {
+        // Gone already: what was wanted.
+        if (error.code !== 'not_found') throw error;
+      });
       if (profileId === this.#haus.profile?.id) {
         this.#dialog.close();
         location.hash = '#/';

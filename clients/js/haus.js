@@ -5,6 +5,7 @@
 import { Emitter } from './emitter.js';
 import { HausError, LOCAL } from './errors.js';
 import { assemble } from './parts.js';
+import { uuid } from './storage.js';
 import { watchWaking } from './wake.js';
 
 export { HausError, LOCAL } from './errors.js';
@@ -106,9 +107,13 @@ export class Haus extends Emitter {
     return this.#session.logout();
   }
 
-  /** Any REST call as the person signed in. @throws {HausError} */
+  /**
+   * Any REST call as the person signed in. A server that is too busy (`unavailable`) is asked again a few times; a POST goes
+   * under one `Idempotency-Key` then. @throws {HausError}
+   */
   request(method, path, body, options) {
-    return this.#session.request(method, path, body, options);
+    const once = { idempotencyKey: method === 'POST' ? uuid() : undefined, ...options };
+    return this.#reader.patiently(() => this.#session.request(method, path, body, once), ({ code }) => code === 'unavailable');
   }
 
   // Connection

@@ -169,14 +169,20 @@ export class Reader {
   }
 
   /** A command that only reads: a refusal for now is repeated a few times. */
-  async ask(cmd, d, repeat = true) {
-    const { connection, clock, random } = this.#parts;
+  ask(cmd, d, repeat = true) {
+    const forNow = (error) => error.retryable && error.code !== LOCAL.DISCONNECTED;
+    return this.patiently(() => this.#parts.connection.command(cmd, d, { repeat }), forNow);
+  }
+
+  /** What may be done again without harm, again a few times while it fails with an error that is `forNow`. */
+  async patiently(task, forNow) {
+    const { clock, random } = this.#parts;
     const era = this.#era;
     for (let tries = 1; ; tries += 1) {
       try {
-        return await connection.command(cmd, d, { repeat });
+        return await task();
       } catch (error) {
-        if (!error.retryable || error.code === LOCAL.DISCONNECTED || tries >= TRIES_MAX) throw error;
+        if (!forNow(error) || tries >= TRIES_MAX || era !== this.#era) throw error;
         const waitMs = Math.max(error.retryAfterMs, jitterMs(tries - 1, random));
         await new Promise((resolve) => clock.setTimeout(resolve, waitMs));
         if (era !== this.#era) throw new HausError(LOCAL.SIGNED_OUT);

@@ -73,6 +73,42 @@ async function inAConversation(page, direct, group, token) {
   step('what is written from right to left is shown so, and nothing around it turns');
 }
 
+/** Names as long as they may be, without a space: nothing runs out of its place. */
+async function longNames(page, selfId) {
+  const mine = { displayName: `W${'wonderful'.repeat(9)}`.slice(0, 80), email: `long-${tag}@haus.example`, password: `a runway for ${tag}` };
+  const { accessToken: token } = await rest(url, 'POST', '/v1/auth/register', mine);
+  const { id } = await rest(url, 'POST', '/v1/threads', { type: 'GROUP', name: 'G'.repeat(100), memberIds: [selfId] }, token);
+  await rest(url, 'POST', `/v1/threads/${id}/messages`, { content: 'x'.repeat(300) }, token);
+  const fits = async (where) => {
+    const wide = await page.value(`[...document.querySelectorAll('html, dialog[open], .side, .stage, .bar, .people, .composer, #scroller')]
+      .filter((part) => part.scrollWidth > part.clientWidth + 1).map((part) => part.id || part.className || part.tagName)`);
+    check(wide.length === 0, `${where}: a long name makes wider than it is: ${wide}`);
+  };
+  for (const size of [DESKTOP, PHONE]) {
+    await page.size(...size);
+    await page.value(`location.hash = '#/'`);
+    await page.until('the group', shown(`[data-thread-id="${id}"]`));
+    await fits('list');
+    await enter(page, id);
+    await page.until('the message', shown('[data-test=message]'));
+    await fits('conversation');
+    check(await page.value(`document.querySelector('.message time').getBoundingClientRect().right <= innerWidth`), 'a long name pushes the time out');
+    await page.click('[data-test=members-open]');
+    await page.until('the members', `document.querySelectorAll('[data-test=member]').length === 2`);
+    await fits('members');
+    await page.click('#members-close');
+    await page.value(`location.hash = '#/'`);
+    await page.click('[data-test=find-open]');
+    await insert(page, 'wwonder');
+    await page.click('[data-test=person]');
+    await page.until('the choice', shown('#find-chosen button'));
+    await fits('find');
+    await page.click('#find-cancel');
+  }
+  await page.size(...DESKTOP);
+  step('the longest names stay in their places');
+}
+
 async function changedName(page, id, token) {
   await enter(page, id);
   const name = `${LAYLA.displayName} الثانية`;
@@ -108,5 +144,6 @@ await run(Chromium, async (browser) => {
   await enter(hers, direct);
   await shoot(hers, 'directions-phone');
   await changedName(page, direct, token);
+  await longNames(page, profile.id);
   uncomplaining(page, hers);
 });

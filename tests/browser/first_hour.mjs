@@ -41,7 +41,9 @@ async function register(page) {
   await shoot(page, 'register');
   await insert(page, fresh.password);
   await enterKey(page);
-  await page.until('the page to be live', `${state} === 'live'`);
+  // A server that is too busy says so, and is asked again.
+  await page.until('the page to be live', `${state} === 'live' || (document.getElementById('register-error').textContent !== ''
+    && document.getElementById('register-form').requestSubmit(), false)`);
   const where = await page.value(focused);
   check(where !== 'BODY', `the focus is lost after the log-in: ${where}`);
   await page.until('words about an empty list', shown('#threads-empty'));

@@ -13,6 +13,8 @@ const [url, emailA, passwordA, emailB, passwordB] = positionals;
 const MESSAGES = Number(options.messages);
 /** Messages that may be elements at a time. */
 const MOST = 200;
+/** A font comes within this, milliseconds. */
+const COLOUR_MS = 20_000;
 /** Sends under way at a time. */
 const LANES = 12;
 const rest = (...call) => restAt(url, ...call);
@@ -114,6 +116,21 @@ async function links(a, b) {
   step('addresses are links, and none hides its host');
 }
 
+/** Pixels with a colour in the picture of an element. */
+async function coloured(page, element) {
+  const { x, y, width, height } = await page.value(`(({ x, y, width, height }) => ({ x, y, width, height }))(${element}.getBoundingClientRect())`);
+  const { data } = await page.call('Page.captureScreenshot', { format: 'png', clip: { x, y, width, height, scale: 1 } });
+  return page.value(`(async () => {
+    const image = await createImageBitmap(new Blob([Uint8Array.from(atob('${data}'), (char) => char.charCodeAt(0))]));
+    const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, image.width, image.height);
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4) if (Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 60) count += 1;
+    return count;
+  })()`);
+}
+
 async function emoji(a, b) {
   for (const words of ['🔥', '👩🏽‍🎤']) {
     await say(b, words);
@@ -134,6 +151,15 @@ async function emoji(a, b) {
     });
   })()`);
   check(colours[0] > 100 && colours[1] > 100 && colours[2] === 0, `coloured pixels: ${colours}`);
+  // Also where they are drawn before their font has come: in the list after a reload.
+  await say(b, 'yes 🔥');
+  const last = `document.querySelector('[data-test=thread][aria-current] .thread-text')`;
+  await a.until('it in the list', `${last}.textContent.endsWith('🔥')`);
+  await a.call('Page.reload');
+  await a.until('it in the list again', `${last}?.textContent.endsWith('🔥')`);
+  const endsAt = Date.now() + COLOUR_MS;
+  while ((await coloured(a, last)) < 20) check(Date.now() < endsAt, 'an emoji that came before its font stays a box');
+  await a.until('to be live again', `${state} === 'live'`);
   step('emoji are seen in colour, whatever fonts the system has');
 }
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { MemoryStorage } from '../storage.js';
-import { ME, OTHER, THREAD, THREAD_2, authOk, client, created, hello, live, row, settle, stored } from './support.js';
+import { ME, OTHER, THREAD, THREAD_2, answer, authOk, client, created, hello, live, row, settle, stored } from './support.js';
 
 const texts = (haus, id = THREAD) => haus.thread(id).messages.map(({ content }) => content);
 const resumed = (streams, more = {}) => ({ up: 'resumed', d: { streams, reset: [], denied: [], ...more } });
@@ -299,4 +299,28 @@ test('an error in a listener does not stop the others, and is not hidden', async
   haus.emit('note', 5);
   assert.deepEqual(seen, [5]);
   assert.throws(later.mock.calls[0].arguments[0], { message: 'mine' });
+});
+
+test('a server that is too busy is asked again a few times, a POST under one key; other refusals are told at once', async () => {
+  const asked = [];
+  let left = 2;
+  const http = (path, { method, headers }) => {
+    if (!path.startsWith('/v1/threads')) return undefined;
+    asked.push([method, headers['idempotency-key']]);
+    left -= 1;
+    if (left < 0) return answer(201, { id: THREAD });
+    return answer(503, { code: 'unavailable', detail: 'the database cannot be reached' });
+  };
+  const { haus, clock } = await live({ http });
+  const made = haus.request('POST', '/v1/threads', { type: 'DIRECT', memberIds: [OTHER] });
+  await clock.advance(10_000);
+  assert.deepEqual(await made, { id: THREAD });
+  assert.deepEqual([asked.length, new Set(asked.map(([, key]) => key)).size, asked[0][1].length], [3, 1, 36]);
+  left = 100;
+  const removed = haus.request('DELETE', `/v1/threads/${THREAD}/members/${OTHER}`).catch(({ code }) => code);
+  await clock.advance(60_000);
+  assert.deepEqual([await removed, asked.length], ['unavailable', 8]);
+  assert.equal(asked.at(-1)[1], undefined);
+  const { haus: refused } = await live({ http: (path) => (path.startsWith('/v1/threads') ? answer(403, { code: 'forbidden' }) : undefined) });
+  await assert.rejects(refused.request('DELETE', `/v1/threads/${THREAD}`), { code: 'forbidden' });
 });
