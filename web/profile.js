@@ -13,6 +13,8 @@ export class Profile {
   #form = byId('profile-form');
   #known = {};
   #busy = false;
+  /** Counts what was asked for: an answer to something earlier is too late. */
+  #asked = 0;
 
   /** @param {(profile: object) => void} changed */
   constructor(haus, changed) {
@@ -30,13 +32,17 @@ export class Profile {
     this.#fill({ ...this.#haus.profile, ...this.#haus.people.get(this.#haus.profile.id) });
     this.#dialog.showModal();
     this.#field('displayName').focus();
+    this.#asked += 1;
+    const mine = this.#asked;
     try {
       const profile = await this.#haus.request('GET', '/v1/me');
+      // Older than what was saved, or opened, meanwhile.
+      if (mine !== this.#asked) return;
       const untouched = FIELDS.every((name) => this.#field(name).value === (this.#known[name] ?? ''));
       if (untouched) this.#fill(profile);
       this.#changed(profile);
     } catch (error) {
-      this.#say(errorText(error), true);
+      if (mine === this.#asked) this.#say(errorText(error), true);
     }
   }
 
@@ -71,6 +77,7 @@ export class Profile {
       return;
     }
     this.#setBusy(true);
+    this.#asked += 1;
     this.#say('Saving …');
     try {
       const profile = await this.#haus.request('PATCH', '/v1/me', change);

@@ -114,8 +114,12 @@ export class People {
     // As it was until they come: each is asked for once.
     for (const id of ids) this.#keep(id, this.#known.get(id)?.profile ?? null);
     try {
-      const unknown = ids.some((id) => this.#known.get(id)?.profile === null);
-      for (const profile of await this.#fetch(ids)) this.learn(profile);
+      const asked = new Map(ids.map((id) => [id, this.#known.get(id)]));
+      const unknown = [...asked.values()].some((entry) => entry?.profile === null);
+      for (const profile of await this.#fetch(ids)) {
+        // What was told meanwhile is newer.
+        if (this.#known.get(profile.id) === asked.get(profile.id)) this.learn(profile);
+      }
       if (unknown) this.#tell();
     } catch {
       for (const id of ids) if (this.#known.get(id)?.profile === null) this.#known.delete(id);

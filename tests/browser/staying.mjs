@@ -12,7 +12,7 @@ const link = (id) => `document.querySelector('[data-test=thread][data-thread-id=
 const place = (id) => `[...document.querySelectorAll('[data-test=thread]')].indexOf(${link(id)})`;
 const lost = `(document.activeElement === document.body)`;
 
-/** Before the page's own script: sockets can be cut, and new ones led to where there is none. */
+/** Before the page's own script: sockets can be cut, and new ones led to where there is none; an answer can come late. */
 const CUTTER = `{
   const open = new Set();
   let off = false;
@@ -21,6 +21,12 @@ const CUTTER = `{
       super(off ? String(address).replace('/v1/ws', '/v1/nothing') : address, protocols);
       open.add(this);
     }
+  };
+  const ask = fetch;
+  globalThis.fetch = async (address, init) => {
+    const answer = await ask(address, init);
+    if (globalThis.late && init.method === 'GET' && String(address).endsWith('/v1/me')) await new Promise((done) => (globalThis.come = done));
+    return answer;
   };
   globalThis.cut = (on) => {
     off = on;
@@ -124,6 +130,27 @@ async function outage(page) {
   step('whoever pressed "Try now" is somewhere when it goes');
 }
 
+async function lateProfile(page, name) {
+  await page.value('globalThis.late = true');
+  await page.click('[data-test=profile-open]');
+  await page.until('the own profile under way', `typeof globalThis.come === 'function'`);
+  await page.value(`document.getElementById('profile-name').select()`);
+  await insert(page, `${name} ${tag}`);
+  await page.key('Enter', 'Enter', 13);
+  await page.until('it saved', `!document.getElementById('profile').open`);
+  await page.value('globalThis.late = false; come()');
+  await page.value('new Promise((done) => setTimeout(done, 300))');
+  const shownName = await page.value(`document.getElementById('me-name').textContent`);
+  check(shownName === `${name} ${tag}`, `an answer that was late took the saved name back: ${shownName}`);
+  await page.click('[data-test=profile-open]');
+  await page.until('the profile', `document.getElementById('profile-name').value === ${text(`${name} ${tag}`)}`);
+  await page.value(`document.getElementById('profile-name').select()`);
+  await insert(page, name);
+  await page.key('Enter', 'Enter', 13);
+  await page.until('the name of before', `document.getElementById('me-name').textContent === ${text(name)}`);
+  step('a late answer does not take back what was saved');
+}
+
 async function takenOut(page, b, id, selfId) {
   await page.click('[data-test=composer]');
   await b.remove(id, selfId);
@@ -147,6 +174,7 @@ await run(Chromium, async (browser) => {
   await failed(page);
   await inSearch(page);
   await outage(page);
+  await lateProfile(page, profile.displayName);
   await takenOut(page, b, two, profile.id);
   uncomplaining(page);
 });

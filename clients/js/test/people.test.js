@@ -81,6 +81,18 @@ test('what a reply leaves out is no change', async () => {
   assert.deepEqual([seen, haus.people.get(OTHER).pronouns], [['Bo'], 'they']);
 });
 
+test('an answer that was asked for earlier does not take back what was told since', async () => {
+  const parts = await live(undefined, direct());
+  const { haus, Socket } = parts;
+  const seen = drawing(haus, OTHER);
+  await pass(parts, FRESH_MS + LOOK_MS + 2_000);
+  haus.people.learn({ id: OTHER, displayName: 'Bodil' });
+  Socket.last.reply('profiles.get', { profiles: [{ id: OTHER, displayName: 'Bo' }] });
+  await settle();
+  assert.equal(seen.at(-1), 'Bodil');
+  assert.equal(haus.people.get(OTHER).displayName, 'Bodil');
+});
+
 test('a refresh that fails leaves what is known', async () => {
   const parts = await live(undefined, direct());
   const { haus, Socket } = parts;
